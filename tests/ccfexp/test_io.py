@@ -38,7 +38,7 @@ def test_text_keeps_line_ends(tmp_path: Path) -> None:
     assert (tmp_path / "t").read_bytes() == "ä\r\nb\n".encode()
 
 
-@pytest.mark.parametrize("failing", ["fsync", "replace"])
+@pytest.mark.parametrize("failing", ["os.fsync", "pathlib.Path.replace"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_interrupted_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, error: BaseException
@@ -50,7 +50,7 @@ def test_interrupted_write_leaves_the_old_file(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(*((os, "fsync") if failing == "fsync" else (Path, "replace")), fail)
+    monkeypatch.setattr(failing, fail)
     with pytest.raises(type(error)):
         _io.atomic_write_text(path, "new")
 

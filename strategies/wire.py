@@ -1,0 +1,220 @@
+"""The only format that crosses the border between a hospital and the coordinator.
+
+    coordinator -- AdapterMessage --> hospital        the adapter of this round and the client part of the configuration
+    hospital    -- AdapterUpdate  --> coordinator     the trained adapter, its public weight and a few public numbers
+    hospital    -- SiteHello      --> coordinator     its public site name
+
+Each travels as one Flower RecordDict. Encoding cannot express anything but float32 LoRA factors and the public fields
+below; decoding checks everything before use and refuses with a WireError that says check, name=value, bound.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import fields
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from strategies.messages import (
+    DTYPE,
+    PROTOCOL_VERSION,
+    AdapterMessage,
+    AdapterUpdate,
+    SiteHello,
+    Terms,
+    UpdateBounds,
+)
+from strategies.packing import AdapterManifest, FlatArray, check_finite, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "PUBLIC_METRICS",
+    "AdapterMessage",
+    "AdapterUpdate",
+    "SiteHello",
+    "Terms",
+    "UpdateBounds",
+    "decode_hello",
+    "decode_message",
+    "decode_update",
+    "encode_hello",
+    "encode_message",
+    "encode_update",
+]
+
+PUBLIC_METRICS = frozenset({"loss", "steps", "patients", "images"})  # all that a hospital says about its training
+_MAX_CONFIG = 65_536  # characters of the client part of the configuration
+_ARRAYS, _TERMS, _METRICS, _FLAT = "adapter", "terms", "metrics", "flat"
+_T = TypeVar("_T")
+_MAX_HEADER = 1024  # bytes of the .npy header before the numbers
+
+
+def encode_message(message: AdapterMessage) -> RecordDict:
+    """Raises WireError if the message breaks its own rules."""
+    _check_text("client_config", message.client_config)
+    return _records(message.terms, message.manifest, message.flat_P, {"client_config": message.client_config})
+
+
+def decode_message(records: RecordDict) -> AdapterMessage:
+    """Check all that a hospital can check without its model; base and manifest are compared with its own later.
+
+    Raises:
+        WireError: naming the failed check.
+    """
+    terms, public, manifest, flat_P = _parts(records, {_ARRAYS, _TERMS})
+    client_config = _value(public, "client_config", str)
+    _check_text("client_config", client_config)
+    return AdapterMessage(terms, manifest, flat_P, client_config)
+
+
+def encode_update(update: AdapterUpdate) -> RecordDict:
+    """Raises WireError if the update breaks its own rules."""
+    _check_weight(update.weight, math.inf)
+    _check_metrics(update.metrics)
+    records = _records(update.terms, update.manifest, update.flat_P, {"weight": float(update.weight)})
+    records[_METRICS] = MetricRecord({name: float(update.metrics[name]) for name in sorted(update.metrics)})
+    return records
+
+
+def decode_update(records: RecordDict, bounds: UpdateBounds) -> AdapterUpdate:
+    """The update, if it passes every check against what was sent this round.
+
+    Raises:
+        WireError: naming the failed check.
+    """
+    terms, public, manifest, flat_P = _parts(records, {_ARRAYS, _TERMS, _METRICS}, bounds.sent.manifest)
+    terms.check_equal(bounds.sent.terms)
+    weight = _value(public, "weight", float)
+    _check_weight(weight, bounds.max_weight)
+    metrics = {str(name): _number(name, value) for name, value in records.metric_records[_METRICS].items()}
+    _check_metrics(metrics)
+    norm = float(np.linalg.norm(flat_P.astype(np.float64) - bounds.sent.flat_P))
+    if norm > bounds.max_update_norm:
+        raise refusal("norm", "update norm", norm, f"at most {bounds.max_update_norm}")
+    return AdapterUpdate(terms, manifest, flat_P, weight, metrics)
+
+
+def encode_hello(hello: SiteHello) -> RecordDict:
+    """The records of a hello."""
+    return RecordDict({_TERMS: ConfigRecord({"protocol": PROTOCOL_VERSION, "site": hello.site})})
+
+
+def decode_hello(records: RecordDict) -> SiteHello:
+    """Raises WireError if it is not exactly a hello of this protocol."""
+    public = _public_fields(records, {_TERMS})
+    return SiteHello(_value(public, "site", str))
+
+
+def _records(
+    terms: Terms, manifest: AdapterManifest, flat_P: FlatArray, extra: Mapping[str, str | float]
+) -> RecordDict:
+    if flat_P.dtype != np.float32:
+        raise refusal("dtype", "dtype", str(flat_P.dtype), DTYPE)
+    if flat_P.shape != (manifest.parameters,):
+        raise refusal("length", "array shape", flat_P.shape, f"({manifest.parameters},)")
+    check_finite(manifest, flat_P)
+    public = {item.name: getattr(terms, item.name) for item in fields(terms)}
+    public |= {"alpha": float(terms.alpha), "manifest": manifest.text, "manifest_sha256": manifest.sha256} | dict(extra)
+    return RecordDict({_ARRAYS: ArrayRecord({_FLAT: Array(flat_P)}), _TERMS: ConfigRecord(public)})
+
+
+def _parts(
+    records: RecordDict, expected_records: set[str], agreed: AdapterManifest | None = None
+) -> tuple[Terms, ConfigRecord, AdapterManifest, FlatArray]:
+    """Terms, public fields, manifest and numbers of a message; `agreed` is the manifest that it must have."""
+    public = _public_fields(records, expected_records)
+    terms = Terms(
+        round_number=_value(public, "round_number", int),
+        method=_value(public, "method", str),
+        rank=_value(public, "rank", int),
+        alpha=_value(public, "alpha", float),
+        config_sha256=_value(public, "config_sha256", str),
+        base_sha256=_value(public, "base_sha256", str),
+        dtype=_value(public, "dtype", str),
+    )
+    manifest = AdapterManifest.parse(_value(public, "manifest", str))
+    if (claimed := _value(public, "manifest_sha256", str)) != manifest.sha256:
+        raise refusal("hash", "manifest_sha256", claimed, manifest.sha256)
+    if agreed is not None:
+        manifest.check_equal(agreed)
+    arrays = records.array_records[_ARRAYS]
+    if list(arrays) != [_FLAT]:
+        raise refusal("records", "arrays", sorted(arrays), f"['{_FLAT}']")
+    flat_P = _numbers(arrays[_FLAT], manifest.parameters)
+    check_finite(manifest, flat_P)
+    return terms, public, manifest, flat_P
+
+
+def _public_fields(records: RecordDict, expected: set[str]) -> ConfigRecord:
+    kinds = {
+        _ARRAYS: set(records.array_records),
+        _TERMS: set(records.config_records),
+        _METRICS: set(records.metric_records),
+    }
+    found = {str(name) for name in records}
+    if found != expected or any(name not in kinds[name] for name in expected):
+        raise refusal("records", "records", sorted(found), f"{sorted(expected)} of the right kinds")
+    public = records.config_records[_TERMS]
+    if (protocol := _value(public, "protocol", int)) != PROTOCOL_VERSION:
+        raise refusal("protocol", "protocol", protocol, f"{PROTOCOL_VERSION}")
+    return public
+
+
+def _numbers(array: Array, parameters: int) -> FlatArray:
+    """The float32 vector in a serialised array. The header is read before any memory for the numbers is taken."""
+    if len(array.data) > _MAX_HEADER + 4 * parameters:
+        raise refusal("length", "array bytes", len(array.data), f"at most {_MAX_HEADER + 4 * parameters}")
+    stream = io.BytesIO(array.data)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError("not a version 1.0 .npy header")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except (ValueError, TypeError, SyntaxError, EOFError, RecursionError, MemoryError) as error:
+        raise refusal("bytes", "array", "undecodable", "a .npy array") from error
+    if dtype != np.dtype("<f4") or array.dtype != DTYPE:
+        raise refusal("dtype", "array dtype", str(dtype), DTYPE)
+    body = array.data[stream.tell() :]
+    if shape != (parameters,) or len(body) != 4 * parameters:
+        raise refusal("length", "array shape", shape, f"({parameters},) with {4 * parameters} bytes")
+    return np.frombuffer(body, dtype=np.float32)
+
+
+def _value(public: ConfigRecord, name: str, kind: type[_T]) -> _T:
+    """A public field of exactly this type (bool is not an int here)."""
+    if name not in public:
+        raise refusal("fields", "missing field", name, "present")
+    value = public[name]
+    if type(value) is not kind:
+        raise refusal("fields", name, value, f"of type {kind.__name__}")
+    return value
+
+
+def _number(name: object, value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise refusal("metrics", str(name), value, "one number")
+    return float(value)
+
+
+def _check_weight(weight: float, maximum: float) -> None:
+    if not (math.isfinite(weight) and 0 < weight <= maximum):
+        raise refusal("weight", "weight", weight, f"finite, above 0 and at most {maximum}")
+
+
+def _check_metrics(metrics: Mapping[str, float]) -> None:
+    for name, value in metrics.items():
+        if name not in PUBLIC_METRICS:
+            raise refusal("metrics", "metric", name, f"one of {sorted(PUBLIC_METRICS)}")
+        if not math.isfinite(value):
+            raise refusal("metrics", name, value, "finite")
+
+
+def _check_text(name: str, text: str) -> None:
+    if len(text) > _MAX_CONFIG:
+        raise refusal("length", f"{name} characters", len(text), f"at most {_MAX_CONFIG}")
