@@ -81,5 +81,5 @@ def did_you_mean(key: str, known: Iterable[str]) -> str:
     Returns:
         `` Did you mean 'x'?`` (with the leading space) for the closest known key, else the empty string.
     """
-    matches = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(key, sorted(str(name) for name in known), n=1, cutoff=0.6)
     return f" Did you mean {matches[0]!r}?" if matches else ""
