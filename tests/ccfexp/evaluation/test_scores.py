@@ -1,0 +1,53 @@
+"""Scores of cases and the metrics made of them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ccfexp.evaluation.scores import METRICS, CaseScores, ModelScores
+from tests.ccfexp.evaluation.models import target
+
+BY_KEY = {m.key: m for m in METRICS}
+
+
+def test_every_metric_of_a_hand_made_pair() -> None:
+    """Two cases, each number computed by hand."""
+    first = CaseScores(0, "left", "left", 5.0, 4.0, 0.05, 0.8, 20.0, 0.9, movement_correct=True)
+    second = CaseScores(1, "none", "left", 1.0, 3.0, 0.07, 0.6, 18.0, 0.7, movement_correct=False)
+    third = CaseScores(2, "left", "left", 3.0, 3.5, float("nan"), 0.7, 19.0, 0.8, movement_correct=True)
+    scores = ModelScores("m", (first, second, third))
+
+    found = {key: scores.estimate(metric) for key, metric in BY_KEY.items()}
+
+    assert found == pytest.approx(
+        {
+            "side_accuracy": 2 / 3,
+            "side_balanced_accuracy": 0.5,
+            "severity_spearman": 1.0,
+            "severity_error": (1 + 2 + 0.5) / 3,
+            "landmark_nme": 0.06,
+            "ssim": 0.7,
+            "psnr": 19.0,
+            "identity_similarity": 0.8,
+            "movement_accuracy": 2 / 3,
+        }
+    )
+
+
+def test_summary_is_plain_json_also_with_an_infinite_psnr() -> None:
+    """The ceiling row has no finite PSNR; JSON has no infinity."""
+    written = json.dumps(target().to_json(rng=np.random.default_rng(0), resamples=20), allow_nan=False)
+
+    metrics = json.loads(written)["metrics"]
+    assert metrics["psnr"]["estimate"] is None
+    assert metrics["ssim"]["estimate"] == 1
+    assert set(metrics) == set(BY_KEY)
+
+
+def test_a_model_needs_cases() -> None:
+    """The error names the model."""
+    with pytest.raises(ValueError, match="model='base'"):
+        ModelScores("base", ())
