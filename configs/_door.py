@@ -98,8 +98,12 @@ def _check_override(text: str, schema: type, folder: Path, parents: Sequence[str
         raise ConfigError(f"The override {text!r} gives several values; give one, or a list: {key}=[a,b].")
     if override.is_delete() or override.package is not None:
         raise ConfigError(f"The override {text!r} removes or moves a key; write key=value.")
-    if (folder / key).is_dir():
-        return text  # a choice among the files of a subfolder; Hydra lists them where the file is unknown
+    if (folder / key).is_dir():  # a choice among the files of a subfolder
+        choices = sorted(path.stem for path in (folder / key).glob("*.yaml"))
+        if override.value() not in choices:
+            hint = did_you_mean(str(override.value()), choices)
+            raise ConfigError(f"The override {text!r} names no file of {key}.{hint} Known: {', '.join(choices)}.")
+        return text
     _check_key(key, schema)
     # '++' sets a key whether or not the YAML file names it: what exists is said by the schema.
     return "++" + "".join(f"{parent}." for parent in parents) + text.lstrip("+")
