@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ccfexp.evaluation.measures import PUPIL_DISTANCE_MM, SIDES
+from ccfexp.evaluation.measures import PUPIL_DISTANCE_MM, SIDES, Array
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    from ccfexp.evaluation.measures import Array, FaceMeasures
+    from ccfexp.evaluation.measures import FaceMeasures
 
 NOISE_FLOOR_MM = 1.0  # healthy faces repeat a landmark within about this; smaller movements are not told from none
 _LABELS = (*SIDES, "none", "bilateral")

@@ -7,6 +7,7 @@ landmarks and identity from the picture.  Models are set beside each other in ``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,6 @@ from ccfexp.evaluation.bootstrap import Interval, interval
 from ccfexp.evaluation.metrics import accuracy, balanced_accuracy, finite_mean, spearman
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 
