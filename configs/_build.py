@@ -122,7 +122,9 @@ def _read_dataclass(schema: type, values: Any, key: str, problems: list[str]) ->
     try:
         return schema(**arguments)
     except ConfigError as error:
-        problems.append(f"{key}: {error}" if key else str(error))
+        message = str(error)
+        named = not key or message.startswith((f"{key}.", f"{key}["))  # a part may know its own key
+        problems.append(message if named else f"{key}: {message}")
         return _FAILED
 
 

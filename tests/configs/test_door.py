@@ -33,9 +33,11 @@ class Train:
     mode: Literal["corrected", "official"] = "corrected"
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check one bound with its full key, another without."""
         if self.steps < 1:
             raise ConfigError(f"steps={self.steps}, at least 1 is needed; raise it.")
+        if self.steps > 1000:
+            raise ConfigError(f"train.steps={self.steps}, at most 1000; lower it.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +172,12 @@ def test_bad_override_is_named(folder: Path, override: str, message: str) -> Non
     assert message in str(caught.value)
 
 
+def test_a_key_is_not_said_twice(folder: Path) -> None:
+    """A part that names its full key is quoted as it is."""
+    with pytest.raises(ConfigError, match=r"^train\.steps=2000, at most 1000; lower it\.$"):
+        load(folder, "small", "train.steps=2000")
+
+
 def test_every_problem_is_told_at_once(folder: Path) -> None:
     """Two mistakes in a file are two lines of one error."""
     (folder / "bad.yaml").write_text("nmae: x\ntrain: {stpes: 1}\nsites: 3\n")
@@ -234,7 +242,7 @@ RUNS = st.builds(
     name=st.text().filter(lambda text: text != "???"),
     train=st.builds(
         Train,
-        steps=st.integers(1),
+        steps=st.integers(1, 1000),
         learning_rate=st.floats(allow_nan=False, allow_infinity=False),
         clip=st.none() | st.floats(allow_nan=False, allow_infinity=False),
     ),

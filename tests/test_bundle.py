@@ -1,0 +1,84 @@
+"""What Flower would send to every hospital, read from a bundle that is really built."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tomllib
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("ccfexp", "strategies", "configs", "client", "server", "simulation")
+SHIPPED = {"client": {".py"}, "server": {".py"}, "strategies": {".py"}, "configs": {".py", ".yaml"}}
+PLANTED = (
+    "data/patients.json",
+    "data/patients.yaml",
+    "patients.json",
+    "notes.md",
+    "client/patients.json",
+    "client/patients.yaml",
+    "server/README.md",
+    "configs/patients.json",
+    "strategies/site.toml",
+    "runs/a/metrics.json",
+    "ccfexp/data/patients.json",
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The bundle of a copy of this tree in which patient files were forgotten."""
+    from flwr.cli.build import build_fab_from_disk  # Flower's command line takes a second to import
+
+    tree = tmp_path_factory.mktemp("bundle") / "ccfexp-federation"
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__", "assets"))
+    for name in ("pyproject.toml", ".gitignore", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree / name)
+    for name in PLANTED:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("{}")
+    return zipfile.ZipFile(io.BytesIO(build_fab_from_disk(tree)))
+
+
+def test_only_listed_source_is_shipped(bundle: zipfile.ZipFile) -> None:
+    """Every file is source of a listed package, the project file or Flower's own list of contents."""
+    names = [PurePosixPath(name) for name in bundle.namelist()]
+    others = [
+        str(name)
+        for name in names
+        if str(name) not in ("pyproject.toml", ".info/CONTENT") and name.suffix not in SHIPPED.get(name.parts[0], set())
+    ]
+
+    assert others == []
+
+
+def test_planted_patients_stay(bundle: zipfile.ZipFile) -> None:
+    """No forgotten file is in the bundle, wherever it lay."""
+    assert sorted(set(PLANTED) & set(bundle.namelist())) == []
+
+
+def test_all_source_is_shipped(bundle: zipfile.ZipFile) -> None:
+    """What the apps import is in the bundle, and so are the configurations."""
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for package, suffixes in SHIPPED.items()
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in suffixes
+    }
+
+    assert {"client/app.py", "server/app.py", "configs/_door.py", "strategies/wire.py"} <= expected
+    assert any(name.endswith(".yaml") for name in expected)
+    assert expected <= set(bundle.namelist())
+
+
+def test_project_file_is_shipped_with_the_components(bundle: zipfile.ZipFile) -> None:
+    """The bundle starts the two apps of this tree."""
+    app = tomllib.loads(bundle.read("pyproject.toml").decode())["tool"]["flwr"]["app"]
+
+    assert app["components"] == {"serverapp": "server.app:app", "clientapp": "client.app:app"}
+    assert json.dumps(app["config"]) == json.dumps({"hydra": ""})
