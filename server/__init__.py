@@ -1,0 +1,1 @@
+"""The coordinator: sends the adapter, screens what comes back, averages, keeps a checkpoint. Sees no image."""

@@ -1,0 +1,86 @@
+"""Which connected node speaks for which site.
+
+Flower's node numbers change with every connection, so a node is asked once for its public site name and everything
+afterwards is ordered and recorded by that name.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flwr.app import MessageType, RecordDict
+
+from ccfexp.errors import RoundError, WireError
+from server.exchange import Envelope, checked_content, exchange
+from strategies import wire
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
+
+    from server.exchange import Patience
+
+log = logging.getLogger(__name__)
+
+
+class Roster:
+    """The sites behind the nodes of a grid.
+
+    Args:
+        grid: where the nodes are.
+        patience: how long one question may take and how often to look.
+        wait_s: how long to wait for sites to connect.
+    """
+
+    def __init__(self, grid: Grid, patience: Patience, wait_s: float) -> None:
+        """Start with nobody known."""
+        self._grid = grid
+        # A node that is gone must not hold up the others for as long as training may take.
+        self._patience = replace(patience, timeout_s=min(patience.timeout_s, wait_s))
+        self._wait_s = wait_s
+        self._site_of_node: dict[int, str | None] = {}  # None: the node gave no usable name
+
+    def sites(self, *, wanted: int, required: int) -> dict[str, int]:
+        """Site name -> node, sorted by name, waiting (bounded) until `wanted` sites are there.
+
+        Two nodes that claim one name are both left out: nobody can say which of them is the hospital.
+
+        Raises:
+            RoundError: fewer than `required` sites after the wait.
+        """
+        end = time.monotonic() + self._wait_s
+        while True:
+            self._ask_new_nodes()
+            sites = self._unambiguous()
+            late = time.monotonic() >= end
+            if len(sites) >= wanted or (late and len(sites) >= required):
+                return sites
+            if late:
+                raise RoundError(
+                    f"sites={len(sites)} connected after {self._wait_s:.0f} s, need at least {required}; "
+                    "start the missing sites or lower federation.min_sites, then run the same command again"
+                )
+            self._patience.pause()
+
+    def _ask_new_nodes(self) -> None:
+        connected = set(self._grid.get_node_ids())
+        self._site_of_node = {node: site for node, site in self._site_of_node.items() if node in connected}
+        new = sorted(connected - self._site_of_node.keys())
+        questions = (Envelope(str(node), node, RecordDict()) for node in new)
+        for key, reply in exchange(self._grid, questions, MessageType.QUERY, "sites", self._patience):
+            if reply is None:
+                continue  # too slow or gone: asked again next time
+            try:
+                self._site_of_node[int(key)] = wire.decode_hello(checked_content(reply)).site
+            except WireError as error:
+                self._site_of_node[int(key)] = None
+                log.warning("a connected node is not used: %s", error)
+
+    def _unambiguous(self) -> dict[str, int]:
+        named = [(site, node) for node, site in self._site_of_node.items() if site is not None]
+        claims = [site for site, _ in named]
+        for site in sorted({site for site in claims if claims.count(site) > 1}):
+            log.warning("site %s is claimed by %d nodes and not used", site, claims.count(site))
+        return {site: node for site, node in sorted(named) if claims.count(site) == 1}

@@ -1,0 +1,68 @@
+"""The same two apps through Flower's own simulation runtime: sites train in parallel Ray workers.
+
+`flwr.simulation.run_simulation` is deprecated in favour of `flwr run`, which starts a daemon, installs the project and
+takes half a minute; it is the only one of the two that takes app objects. It is called here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from ccfexp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from threading import Event
+
+    from flwr.app import ConfigRecordValues
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import ServerApp
+
+    from configs.federation import EngineConfig
+
+
+def run_on_ray(server_app: ServerApp, client_app: ClientApp, nodes: int, config: EngineConfig, stop: Event) -> None:
+    """Run a federation of `nodes` virtual sites and return when its ServerApp has finished.
+
+    Args:
+        server_app: must wait until all nodes are registered: Flower starts it while they still register.
+        client_app: is sent to the workers with every message, so it must be small.
+        nodes: how many sites; site k has partition-id k.
+        config: what one site gets of this machine.
+        stop: set when the runtime ends for whatever reason, so that a waiting ServerApp ends too.
+
+    Raises:
+        ConfigError: Ray is not installed.
+        CCFExpError: whatever the ServerApp raises.
+    """
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    from flwr.simulation import run_simulation  # noqa: PLC0415 (reads the environment and looks for Ray on import)
+
+    try:
+        import ray  # noqa: F401, PLC0415 (an optional part of the installation)
+    except ImportError as error:
+        raise ConfigError("engine='ray' needs Ray, which is not installed; install the extra 'ray'") from error
+    resources: dict[str, ConfigRecordValues] = {"num_cpus": config.client_cpus, "num_gpus": config.client_gpus}
+    try:
+        with _without_deprecation():
+            run_simulation(server_app, client_app, num_supernodes=nodes, backend_config={"client_resources": resources})
+    finally:
+        stop.set()
+
+
+@contextlib.contextmanager
+def _without_deprecation() -> Iterator[None]:
+    """Keep Flower's deprecation notice out of the user's log, and nothing else."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "DEPRECATED FEATURE" not in str(record.msg)
+
+    logger = logging.getLogger("flwr")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
