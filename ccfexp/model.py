@@ -1,0 +1,171 @@
+"""CCFExp: this person making that palsied expression (arXiv 2409.07271).
+
+A model is a frozen base (U-Net and conditioner) with frozen encoders; what a hospital trains is an adapter on the base.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import dacite
+import torch
+from torch import Tensor, nn
+
+from ccfexp import weights
+from ccfexp.conditioning import Condition, Conditioner, ConditioningConfig, ExpressionFeatures, IdentityFeatures
+from ccfexp.diffusion import Diffusion, DiffusionConfig
+from ccfexp.encoders import Encoder, freeze, load_phantom_encoder
+from ccfexp.errors import ConfigError, WeightsError
+from ccfexp.unet import CCFExpUNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class EncoderNames:
+    """Which shipped encoders condition the model and judge its losses."""
+
+    identity: str = "phantom-identity"
+    face: str = "phantom-face"
+    landmark: str = "phantom-landmark"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the architecture; recorded beside the weights."""
+
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    encoders: EncoderNames = field(default_factory=EncoderNames)
+
+    def __post_init__(self) -> None:
+        if self.unet.token_size != self.conditioning.token_size:
+            raise ConfigError(
+                f"unet.token_size={self.unet.token_size} must equal conditioning.token_size={self.conditioning.token_size}"
+            )
+        if self.conditioning.style_size != 4 * self.unet.channels[0]:
+            raise ConfigError(
+                f"conditioning.style_size={self.conditioning.style_size} must be 4 x the first width, {4 * self.unet.channels[0]}"
+            )
+
+
+PHANTOM: Final = ModelConfig(
+    unet=UNetConfig(
+        image_size=64, patch_size=4, channels=(96, 128), attention_levels=(1,), fixed_resolution_level=None,
+        head_size=32, token_size=128, predicts_variance=False,
+    ),
+    conditioning=ConditioningConfig(style_size=384),
+    diffusion=DiffusionConfig(prediction="v", min_snr_gamma=5.0),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FrozenEncoders:
+    """The three encoders; never trained, never on the wire, identical at every site (checked by hash)."""
+
+    identity: Encoder
+    face: Encoder
+    landmark: Encoder
+
+    @classmethod
+    def load(cls, names: EncoderNames) -> "FrozenEncoders":
+        """Shipped encoders by name.
+
+        Raises:
+            WeightsError: missing or altered weights.
+        """
+        return cls(*(load_phantom_encoder(name) for name in (names.identity, names.face, names.landmark)))
+
+    def to(self, device: torch.device | str) -> "FrozenEncoders":
+        """The same encoders on a device."""
+        return FrozenEncoders(*(_to(encoder, device) for encoder in (self.identity, self.face, self.landmark)))
+
+    def identity_features(self, x_B3HW: Tensor) -> IdentityFeatures:
+        """Features of identity photographs in [-1, 1]."""
+        return IdentityFeatures(*self.identity(x_B3HW))
+
+    def expression_features(self, x_B3HW: Tensor, identity_BD: Tensor | None = None) -> ExpressionFeatures:
+        """Deviation and landmark features of expression photographs; ``identity_BD`` saves a pass if already known."""
+        known = self.identity(x_B3HW).vector_BD if identity_BD is None else identity_BD
+        landmark = self.landmark(x_B3HW)
+        return ExpressionFeatures(self.face(x_B3HW).vector_BD - known, landmark.map_BCGG, landmark.vector_BD)
+
+
+def _to(encoder: Encoder, device: torch.device | str) -> Encoder:
+    return encoder.to(device) if isinstance(encoder, nn.Module) else encoder
+
+
+class CCFExp(nn.Module):
+    """The network: ``unet`` and ``conditioner`` are its modules, ``encoders`` and ``diffusion`` its constants.
+
+    Attributes:
+        base_sha256: hash of the base weights (of the file they came from; empty for fresh weights).
+    """
+
+    def __init__(self, config: ModelConfig, encoders: FrozenEncoders) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = CCFExpUNet.build(config.unet)
+        self.conditioner = Conditioner(config.conditioning)
+        self.diffusion = Diffusion(config.diffusion)
+        self.encoders = encoders
+        self.base_sha256 = ""
+
+    @classmethod
+    def from_base(cls, base: str | Path) -> "CCFExp":
+        """A frozen base: the name of shipped weights, or the path of a safetensors file made by pretraining.
+
+        Raises:
+            WeightsError: missing, altered, or not a base.
+        """
+        if str(base).endswith(".safetensors"):
+            path = Path(base)
+            if not path.is_file():
+                raise WeightsError("the base file given as a path does not exist; give the name of shipped weights or an existing file")
+            data = path.read_bytes()
+            tensors, metadata = weights.parse(data, path.name)
+            digest = hashlib.sha256(data).hexdigest()
+        else:
+            tensors, metadata = weights.load(str(base))
+            digest = weights.sha256(str(base))
+        config = config_from_json(metadata.get("model", ""), str(base))
+        model = cls(config, FrozenEncoders.load(config.encoders))
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise WeightsError(f"base weights {base!s} do not fit the model their metadata describes: {error}") from error
+        model.base_sha256 = digest
+        return freeze(model)
+
+    def forward(self, x_t_B3HW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
+        """Prediction [B,3,H,W] in the parametrisation of ``config.diffusion``."""
+        return self.unet.predict(x_t_B3HW, t_B, condition.token_BNT, condition.style_BE)
+
+    def condition(self, identity: IdentityFeatures, expression: ExpressionFeatures) -> Condition:
+        """Fuse frozen features into what the U-Net reads."""
+        fused: Condition = self.conditioner(identity, expression)
+        return fused
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+
+def config_to_json(config: ModelConfig) -> str:
+    """The architecture as it is recorded beside base weights."""
+    return json.dumps(asdict(config), sort_keys=True)
+
+
+def config_from_json(text: str, name: str) -> ModelConfig:
+    """The architecture recorded beside base weights.
+
+    Raises:
+        WeightsError: the text is not such a record.
+    """
+    try:
+        loaded: dict[str, Any] = json.loads(text)
+        return dacite.from_dict(ModelConfig, loaded, dacite.Config(strict=True, cast=[tuple]))
+    except (ValueError, dacite.DaciteError) as error:
+        raise WeightsError(f"weights {name!r} do not say which model they belong to; give base weights") from error

@@ -1,0 +1,45 @@
+"""Make the shipped weights: ``python -m ccfexp.pretrain encoder NAME`` and ``python -m ccfexp.pretrain base``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from ccfexp.errors import CCFExpError
+from ccfexp.pretrain.ship import WEIGHTS_FOLDER
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m ccfexp.pretrain", description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("runs/pretrain"), help="rendered people and snapshots")
+    parser.add_argument("--out", type=Path, default=WEIGHTS_FOLDER, help="where finished weights go")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes that render")
+    stages = parser.add_subparsers(dest="stage", required=True)
+    encoder = stages.add_parser("encoder", help="train one small encoder (about 10 minutes on one core)")
+    encoder.add_argument("name")
+    base = stages.add_parser("base", help="train the phantom base on healthy people (resumes by itself)")
+    base.add_argument("--device", default="cpu")
+    base.add_argument("--minutes", type=float, default=None, help="stop after this long; the same command continues")
+    base.add_argument("--ship", action="store_true", help="write the present average into the package")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    try:
+        if chosen.stage == "encoder":
+            from ccfexp.pretrain.encoder_stage import run_encoder
+
+            run_encoder(chosen.name, chosen.work, chosen.out, chosen.workers)
+        else:
+            from ccfexp.pretrain.base_stage import run_base
+
+            run_base(chosen.work, chosen.out, chosen.device, chosen.minutes, chosen.ship, chosen.workers)
+    except CCFExpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,134 @@
+"""The stage that makes the phantom base: resumable, with a curve of held-out quality against images seen."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+
+from ccfexp._io import atomic_write_bytes, canonical_json
+from ccfexp.errors import CheckpointError
+from ccfexp.model import FrozenEncoders, config_to_json
+from ccfexp.pretrain.base import (
+    BASE_RECIPE,
+    CURVE_POPULATION,
+    BaseRecipe,
+    BaseState,
+    Features,
+    PairSampler,
+    held_out_loss,
+    new_state,
+    train_base,
+)
+from ccfexp.pretrain.population import cached_population, render_population
+from ccfexp.pretrain.ship import ship
+
+NAME = "phantom-base"
+_SNAPSHOT_EVERY = 250
+_CURVE_EVERY = 500
+
+
+def run_base(work: Path, out: Path, device: str, minutes: float | None, ship_now: bool, workers: int) -> None:
+    """Train from the last snapshot for ``minutes`` or to the end, then (or with ``ship_now``) ship the average."""
+    recipe = BASE_RECIPE
+    encoders = FrozenEncoders.load(recipe.model.encoders).to(device)
+    state = new_state(recipe, encoders, device)
+    snapshot, curve_path = work / "base-snapshot.safetensors", work / "base-curve.jsonl"
+    if snapshot.is_file():
+        _resume(state, recipe, snapshot)
+        print(f"base: resumed after step {state.step}", flush=True)
+    if not ship_now:
+        _train(recipe, state, work, snapshot, curve_path, minutes, workers)
+    if ship_now or state.step >= recipe.steps:
+        digest = ship(out, NAME, dict(state.average.state_dict()), {"model": config_to_json(recipe.model)}, _card(recipe, state, curve_path))  # fmt: skip
+        print(f"base: shipped after step {state.step}, sha256={digest}", flush=True)
+
+
+def _train(
+    recipe: BaseRecipe, state: BaseState, work: Path, snapshot: Path, curve_path: Path, minutes: float | None, workers: int
+) -> None:
+    encoders, device = state.model.encoders, state.model.device
+    people = cached_population(recipe.population, work, workers)
+    pairs = PairSampler(people, Features.of(people, encoders, device), recipe.crossed)
+    judges = render_population(CURVE_POPULATION, workers=1)
+    held_out = PairSampler(judges, Features.of(judges, encoders, device), 0.5)
+    started, first, average = time.monotonic(), state.step, None
+    for step, loss in train_base(recipe, state, pairs):
+        average = loss if average is None else 0.98 * average + 0.02 * loss
+        spent = time.monotonic() - started
+        if step % 50 == 0:
+            rate = (step - first) / spent
+            print(f"base: step {step}/{recipe.steps} loss {average:.4f}, {rate * recipe.batch_size:.1f} images/s, "
+                  f"{(recipe.steps - step) / rate / 60:.0f} min left", flush=True)  # fmt: skip
+        out_of_time = minutes is not None and spent > 60 * minutes
+        if step % _CURVE_EVERY == 0:
+            figures = held_out_loss(state.average, held_out, recipe.loss)
+            line = canonical_json({"images": step * recipe.batch_size, "train": average, **figures})
+            with curve_path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            print(f"base: held out {line}", flush=True)
+        if step % _SNAPSHOT_EVERY == 0 or out_of_time or step == recipe.steps:
+            _snapshot(state, recipe, snapshot)
+        if out_of_time:
+            return
+
+
+def _snapshot(state: BaseState, recipe: BaseRecipe, path: Path) -> None:
+    tensors = {f"model.{key}": value for key, value in state.model.state_dict().items()}
+    tensors |= {f"average.{key}": value for key, value in state.average.state_dict().items()}
+    for index, slots in state.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{slot}": value for slot, value in slots.items()}
+    metadata = {"step": str(state.step), "recipe": canonical_json(asdict(recipe.model))}
+    atomic_write_bytes(path, save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, metadata))
+
+
+def _resume(state: BaseState, recipe: BaseRecipe, path: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("recipe") != canonical_json(asdict(recipe.model)):
+        raise CheckpointError("the snapshot belongs to another architecture; move it away to start anew")
+    tensors = load_file(path)
+
+    def part(prefix: str) -> dict[str, torch.Tensor]:
+        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+    state.model.load_state_dict(part("model."))
+    state.average.load_state_dict(part("average."))
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in part("optimiser.").items():
+        index, slot = key.split(".", 1)
+        slots.setdefault(int(index), {})[slot] = value
+    state.optimiser.load_state_dict({"state": slots, "param_groups": state.optimiser.state_dict()["param_groups"]})
+    state.step = int(metadata["step"])
+
+
+def _card(recipe: BaseRecipe, state: BaseState, curve_path: Path) -> str:
+    people = recipe.population
+    curve = [json.loads(line) for line in curve_path.read_text(encoding="utf-8").splitlines()] if curve_path.is_file() else []
+    parameters = sum(p.numel() for p in state.model.unet.parameters())
+    lines = [
+        f"# {NAME}",
+        "",
+        f"- CCFExp at phantom size ({recipe.model.unet.image_size} px): U-Net {parameters:,} parameters, "
+        f"conditioner {sum(p.numel() for p in state.model.conditioner.parameters()):,}.",
+        "- Command: `python -m ccfexp.pretrain base` (resumes by itself).",
+        f"- Data: {people.images:,} images of healthy phantom people, seeds {people.first_identity} to "
+        f"{people.first_identity + people.identities - 1}; nobody with a palsy. Training seed {recipe.seed}.",
+        f"- {state.step} steps of {recipe.batch_size} images ({state.step * recipe.batch_size:,} images seen); average of weights, decay {recipe.ema}.",
+        "- Held-out loss (24 healthy phantom people, seeds 910000 to 910023; half of the pairs crossed):",
+        "",
+        "| images seen | total | diffusion | identity | landmark |",
+        "|---:|---:|---:|---:|---:|",
+        *(
+            f"| {row['images']:,} | {row['total']:.4f} | {row['diffusion']:.4f} | {row['identity']:.4f} | {row['landmark']:.5f} |"
+            for row in curve[:: max(1, len(curve) // 16)]
+        ),
+        "",
+        "- Limits: phantoms only; it has never seen a palsy, which is what adapters are for. Not evidence about patients.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""The denoiser: the published ADM U-Net as a ``UNet2DConditionModel``, with sizes as configuration.
+
+At 112 pixels with the defaults this is the network of CCFExp (arXiv 2409.07271) and DCFace (CVPR 2023): two residual
+blocks that carry resampling weights in the published layout do not resample (``fixed_resolution_level``). The phantom
+preset adds a pixel-unshuffle stem (``patch_size``), which makes a training step on a CPU several times cheaper.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
+from torch.nn import functional
+
+from ccfexp.errors import ConfigError
+
+_GROUPS = 32
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Sizes of the U-Net; the defaults are the published network.
+
+    Attributes:
+        image_size: side of the images in pixels.
+        patch_size: side of the pixel-unshuffle patches; 1 = none.
+        channels: width of each level.
+        attention_levels: levels whose blocks attend to the condition tokens.
+        fixed_resolution_level: level whose resampling is switched off (weights kept), or None.
+        head_size: channels of an attention head.
+        token_size: channels of a condition token.
+        predicts_variance: three more output channels, never trained by the published method.
+    """
+
+    image_size: int = 112
+    patch_size: int = 1
+    channels: tuple[int, ...] = (128, 128, 256, 256, 512, 512)
+    attention_levels: tuple[int, ...] = (4,)
+    fixed_resolution_level: int | None = 4
+    head_size: int = 64
+    token_size: int = 512
+    predicts_variance: bool = True
+
+    def __post_init__(self) -> None:
+        halvings = len(self.channels) - 1 - (self.fixed_resolution_level is not None)
+        unit = self.patch_size * 2**halvings
+        if self.image_size % unit:
+            raise ConfigError(f"image_size={self.image_size} must be a multiple of {unit} (patch_size x 2^halvings)")
+        if any(width % _GROUPS for width in self.channels):
+            raise ConfigError(f"channels={self.channels} must be multiples of {_GROUPS} (group normalisation)")
+        levels = range(len(self.channels))
+        if any(level not in levels for level in self.attention_levels):
+            raise ConfigError(f"attention_levels={self.attention_levels} must lie in 0 to {len(self.channels) - 1}")
+
+
+class CCFExpUNet(UNet2DConditionModel):  # type: ignore[misc]
+    """U-Net with condition tokens in front of the self-attention keys and a style vector on the time embedding."""
+
+    @register_to_config
+    def __init__(
+        self,
+        image_size: int = 112,
+        patch_size: int = 1,
+        channels: tuple[int, ...] = (128, 128, 256, 256, 512, 512),
+        attention_levels: tuple[int, ...] = (4,),
+        fixed_resolution_level: int | None = 4,
+        head_size: int = 64,
+        token_size: int = 512,
+        predicts_variance: bool = True,
+    ) -> None:
+        last = len(channels) - 1
+        down = tuple(
+            "SimpleCrossAttnDownBlock2D" if level in attention_levels else "ResnetDownsampleBlock2D"
+            for level in range(len(channels))
+        )
+        up = tuple(
+            "SimpleCrossAttnUpBlock2D" if last - place in attention_levels else "ResnetUpsampleBlock2D"
+            for place in range(len(channels))
+        )
+        pixel_channels = 3 * patch_size**2
+        super().__init__(
+            sample_size=image_size // patch_size,
+            in_channels=pixel_channels,
+            out_channels=pixel_channels * (2 if predicts_variance else 1),
+            down_block_types=down,
+            mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+            up_block_types=up,
+            block_out_channels=tuple(channels),
+            layers_per_block=1,
+            attention_head_dim=head_size,
+            cross_attention_dim=token_size,
+            class_embed_type="identity",
+            resnet_time_scale_shift="scale_shift",
+            norm_num_groups=_GROUPS,
+        )
+        if fixed_resolution_level is not None:
+            # The published "down" and "up" of this level keep their convolutions but do not change the resolution.
+            self.down_blocks[fixed_resolution_level].downsamplers[0].downsample = None
+            self.up_blocks[last - fixed_resolution_level - 1].upsamplers[0].upsample = None
+
+    @classmethod
+    def build(cls, config: UNetConfig) -> "CCFExpUNet":
+        """A U-Net with fresh weights; its first prediction is exactly zero."""
+        unet = cls(**vars(config))
+        zero_output_layers(unet)
+        return unet
+
+    def predict(self, x_t_B3HW: Tensor, t_B: Tensor, token_BNT: Tensor, style_BE: Tensor) -> Tensor:
+        """Prediction [B,3,H,W] (the variance channels, if any, are dropped).
+
+        Args:
+            x_t_B3HW: noisy images.
+            t_B: timesteps 0..999.
+            token_BNT: condition tokens.
+            style_BE: added to the time embedding; E = 4 x first width.
+        """
+        patch = int(self.config["patch_size"])
+        x = functional.pixel_unshuffle(x_t_B3HW, patch) if patch > 1 else x_t_B3HW
+        (out,) = self(x, t_B, encoder_hidden_states=token_BNT, class_labels=style_BE, return_dict=False)
+        sample: Tensor = out[:, : x.shape[1]]
+        return functional.pixel_shuffle(sample, patch) if patch > 1 else sample
+
+
+def zero_output_layers(unet: torch.nn.Module) -> None:
+    """Zero-initialise what ADM zero-initialises: last convolution of each residual block, attention output, output."""
+    for name, module in unet.named_modules():
+        if name.endswith((".conv2", ".to_out.0")) or name == "conv_out":
+            layer: Any = module
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.zeros_(layer.bias)
