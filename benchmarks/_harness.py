@@ -1,0 +1,96 @@
+"""The shared shape of a benchmark: take two sides in turn, print a table, end with one line of JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+@dataclass(frozen=True)
+class Result:
+    """A measured ratio and the bound that it is claimed to keep.
+
+    Attributes:
+        name: the benchmark's, as in ``python -m benchmarks.NAME``.
+        ratio: first side over second side.
+        bound: the limit of the claim.
+        at_most: whether ``ratio <= bound`` is the claim; else ``ratio >= bound``.
+        rows: (label, text) of the table, among them both sides.
+    """
+
+    name: str
+    ratio: float
+    bound: float
+    at_most: bool = True
+    rows: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def within(self) -> bool:
+        """Whether the claim holds; a ratio that is no number keeps no bound."""
+        if not math.isfinite(self.ratio):
+            return False
+        return self.ratio <= self.bound if self.at_most else self.ratio >= self.bound
+
+    @property
+    def table(self) -> str:
+        """The rows and the ratio, in two columns."""
+        sign = "<=" if self.at_most else ">="
+        verdict = "within" if self.within else "OUT OF BOUNDS"
+        rows = (*self.rows, ("ratio", f"{self.ratio:.4g} (bound {sign} {self.bound:g}: {verdict})"))
+        width = max(len(label) for label, _ in rows)
+        return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
+
+    @property
+    def json_line(self) -> str:
+        """Name, ratio and bound; a ratio that is not finite is null, because JSON has no word for it."""
+        ratio = self.ratio if math.isfinite(self.ratio) else None
+        return json.dumps({"name": self.name, "ratio": ratio, "bound": self.bound})
+
+
+def alternate(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    *,
+    repeats: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[float, float]:
+    """Median seconds of both sides, taken in turn so that a machine's moods fall on both alike.
+
+    The side that goes first changes with every repeat, because the second of a pair finds warmer caches.
+    ``warm_up`` runs of each side are thrown away.  Raises ValueError for repeats < 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"Expected repeats={repeats} >= 1: a median needs a measurement.")
+    sides = (first, second)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(-warm_up, repeats):
+        for side in (0, 1) if repeat % 2 == 0 else (1, 0):
+            start = clock()
+            sides[side]()
+            if repeat >= 0:
+                seconds[side].append(clock() - start)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+
+def main(measure: Callable[[], Result], *, about: str, argv: Sequence[str] | None = None) -> int:
+    """Run a benchmark from the command line; the exit status: 1 with ``--check`` out of bounds, else 0.
+
+    ``about`` says in a line what is compared.  ``measure`` is called once, after the arguments are read.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--check", action="store_true", help="exit with status 1 where the ratio is out of bounds")
+    options = parser.parse_args(argv)
+    result = measure()
+    print(about)
+    print(result.table)
+    print(result.json_line, flush=True)
+    return 1 if options.check and not result.within else 0
