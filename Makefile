@@ -16,9 +16,10 @@ SHELL := /bin/bash
 
 PYTHON ?= python3.11
 VENV ?= .venv
-TORCH ?= cpu
 TORCH_VERSION := 2.13.0
 TORCH_INDEX ?=
+# An environment keeps the build it was made with until another is asked for.
+TORCH ?= $(if $(TORCH_INDEX),custom,$(patsubst .setup-%,%,$(notdir $(firstword $(wildcard $(VENV)/.setup-*) .setup-cpu))))
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -32,6 +33,8 @@ TORCH_INSTALL := $(PIP) install --quiet --force-reinstall --index-url $(TORCH_IN
 else ifeq ($(TORCH)-$(shell uname -s),cpu-Linux)
 TORCH_INSTALL := $(PIP) install --quiet torch==$(TORCH_VERSION)+cpu 2>/dev/null \
   || $(PIP) install --quiet --index-url https://download.pytorch.org/whl/cpu torch==$(TORCH_VERSION)+cpu
+else ifeq ($(TORCH),custom)
+TORCH_INSTALL := $(PIP) install --quiet torch==$(TORCH_VERSION)
 else
 TORCH_INSTALL := $(PIP) install --quiet torch===$(TORCH_VERSION)
 endif
@@ -50,7 +53,7 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "'$(PYTHON)' is not Python 3.11, which the locked versions are for. Name one: make PYTHON=/path/to/python3.11 setup" >&2; exit 1; }; \
 	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu the module is a package of its own: apt-get install python3.11-venv" >&2; exit 1; }; \
 	fi
-	@rm -f $(VENV)/.setup-*
+	@rm -f $(filter-out $@,$(wildcard $(VENV)/.setup-*))
 	$(TORCH_INSTALL)
 	$(PIP) install --quiet --requirement requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
