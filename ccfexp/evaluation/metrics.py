@@ -97,7 +97,8 @@ def spearman(a: NDArray[Any], b: NDArray[Any]) -> float:
     x, y = x[both], y[both]
     if x.size < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    return float(stats.spearmanr(x, y).statistic)
+    # Pearson's correlation of mean ranks; scipy's own spearmanr also computes a p-value, at ten times the cost.
+    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
 
 
 def finite_mean(values: NDArray[Any]) -> float:

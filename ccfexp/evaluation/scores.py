@@ -20,6 +20,8 @@ from ccfexp.evaluation.metrics import accuracy, balanced_accuracy, finite_mean, 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+SIDE_LABELS = ("left", "right", "none", "bilateral")
+
 
 @dataclass(frozen=True)
 class CaseScores:
@@ -29,6 +31,8 @@ class CaseScores:
     on any scale that grows with it (House-Brackmann 1 to 6, or a regional severity in [0, 1]), predicted and true on
     the same.  ``nme``: landmark error over the inter-ocular distance; ``ssim``, ``psnr`` (dB): against the true
     picture; ``identity_similarity``: cosine with the person's identity photograph.  NaN marks what a case lacks.
+
+    Raises ValueError for an unknown side.
     """
 
     subject: int
@@ -41,6 +45,14 @@ class CaseScores:
     psnr: float
     identity_similarity: float
     movement_correct: bool
+
+    def __post_init__(self) -> None:
+        """Refuse a side that is no label: it would silently count as an error of the model."""
+        for name in ("true_side", "predicted_side"):
+            if getattr(self, name) not in SIDE_LABELS:
+                raise ValueError(
+                    f"Unknown {name}={getattr(self, name)!r}: expected one of {', '.join(SIDE_LABELS)} (the patient's)."
+                )
 
 
 @dataclass(frozen=True)
@@ -165,8 +177,11 @@ class ModelScores:
 
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The fields of CaseScores as arrays [N], one entry a case."""
-        return {f.name: np.array([getattr(c, f.name) for c in self.cases]) for f in fields(CaseScores)}
+        """The fields of CaseScores as arrays [N], one entry a case; sides as positions in SIDE_LABELS, for speed."""
+        columns = {f.name: np.array([getattr(c, f.name) for c in self.cases]) for f in fields(CaseScores)}
+        for name in _SIDES:
+            columns[name] = np.array([SIDE_LABELS.index(side) for side in columns[name]])
+        return columns
 
     def arrays(self, metric: Metric) -> list[NDArray[Any]]:
         """The arrays [N] that ``metric.statistic`` takes."""

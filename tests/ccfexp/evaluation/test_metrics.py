@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.ndimage import correlate1d
 
 from ccfexp.evaluation.metrics import (
@@ -140,6 +141,15 @@ def test_spearman_sees_order_only_and_handles_ties() -> None:
     assert spearman(-grade, grade) == pytest.approx(-1)
     # Ranks 1.5 1.5 3 4 against 1 2 3 4: covariance 4.5, variances 4.5 and 5.
     assert spearman(np.array([1.0, 1, 2, 3]), np.array([1.0, 2, 3, 4])) == pytest.approx(4.5 / np.sqrt(4.5 * 5))
+
+
+def test_spearman_agrees_with_scipy() -> None:
+    """Many ties, as House-Brackmann grades have."""
+    rng = np.random.default_rng(0)
+    grade = rng.integers(1, 7, 200).astype(float)
+    seen = np.round(grade + rng.normal(0, 1, 200))
+
+    assert spearman(seen, grade) == pytest.approx(stats.spearmanr(seen, grade).statistic, abs=1e-12)
 
 
 def test_spearman_is_undefined_for_constants_and_skips_missing_values() -> None:

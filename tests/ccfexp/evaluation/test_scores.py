@@ -51,3 +51,9 @@ def test_a_model_needs_cases() -> None:
     """The error names the model."""
     with pytest.raises(ValueError, match="model='base'"):
         ModelScores("base", ())
+
+
+def test_a_side_that_is_no_label_is_refused() -> None:
+    """The error names the field and the value."""
+    with pytest.raises(ValueError, match="predicted_side='L'"):
+        CaseScores(0, "left", "L", 1.0, 1.0, 0.1, 0.5, 20.0, 0.9, movement_correct=True)

@@ -1,0 +1,106 @@
+"""Held-out cases with a true target: what only a phantom can give.
+
+A case asks: draw *this healthy person* making *that palsied expression*, seen in a photograph of *somebody else*. The
+true target is rendered: the same person in the same light and pose with exactly that movement and palsy. Nobody here
+is in any site or in any pretraining population.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ccfexp.data.phantom.expression import HOUSE_BRACKMANN, MOVEMENTS, Palsy, Side
+from ccfexp.data.phantom.render import Phantom
+from ccfexp.errors import ConfigError
+
+_STREAM = 41
+FIRST_PERSON, FIRST_EXPRESSION = 800_000, 850_000
+CASES_PER_PERSON = len(HOUSE_BRACKMANN)
+
+
+@dataclass(frozen=True)
+class HeldOutCases:
+    """C cases; images uint8 [C,3,H,W].
+
+    Attributes:
+        identity_C3HW: the person at rest, healthy.
+        expression_C3HW: another person making the movement with the palsy.
+        target_C3HW: what would be right.
+        landmark_C682: exact landmarks of the target in pixels.
+        subject_C: running number of the person.
+        movement_C, side_C, grade_C: labels; sides are the patient's.
+        severity_C: mean regional severity in [0, 1].
+    """
+
+    identity_C3HW: Tensor
+    expression_C3HW: Tensor
+    target_C3HW: Tensor
+    landmark_C682: npt.NDArray[np.float32]
+    subject_C: tuple[int, ...]
+    movement_C: tuple[str, ...]
+    side_C: tuple[str, ...]
+    grade_C: tuple[int, ...]
+    severity_C: tuple[float, ...]
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.subject_C)
+
+
+@dataclass(frozen=True)
+class _Case:
+    subject: int
+    movement: str
+    palsy: Palsy
+    identity: npt.NDArray[np.uint8]
+    expression: npt.NDArray[np.uint8]
+    target: npt.NDArray[np.uint8]
+    landmark: npt.NDArray[np.float32]
+
+
+def phantom_cases(people: int, image_size: int) -> HeldOutCases:
+    """Six cases for each of ``people``: every House-Brackmann grade once (I is healthy), sides and movements balanced.
+
+    Raises:
+        ConfigError: fewer than one person.
+    """
+    if people < 1:
+        raise ConfigError(f"held-out people={people} must be >= 1")
+    phantom = Phantom()
+    cases = [case for person in range(people) for case in _cases_of(phantom, person, image_size)]
+
+    def stacked(images: list[npt.NDArray[np.uint8]]) -> Tensor:
+        return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+    return HeldOutCases(
+        identity_C3HW=stacked([case.identity for case in cases]),
+        expression_C3HW=stacked([case.expression for case in cases]),
+        target_C3HW=stacked([case.target for case in cases]),
+        landmark_C682=np.stack([case.landmark for case in cases]),
+        subject_C=tuple(case.subject for case in cases),
+        movement_C=tuple(case.movement for case in cases),
+        side_C=tuple(case.palsy.side for case in cases),
+        grade_C=tuple(case.palsy.grade for case in cases),
+        severity_C=tuple(case.palsy.mean_severity for case in cases),
+    )
+
+
+def _cases_of(phantom: Phantom, person: int, size: int) -> list[_Case]:
+    rng = np.random.default_rng([_STREAM, person])
+    identity = phantom.identity(FIRST_PERSON + person)
+    rest = phantom.render(identity, "rest", seed=0, size=size)
+    movements = rng.permutation([name for name in MOVEMENTS if name != "rest"])
+    cases = []
+    for number, grade in enumerate(HOUSE_BRACKMANN):
+        # Over two people every grade has been seen on both sides.
+        side: Side = "left" if (person + number) % 2 else "right"
+        palsy, movement = Palsy.of_grade(grade, side, rng), str(movements[number])
+        other = phantom.identity(FIRST_EXPRESSION + person * CASES_PER_PERSON + number)
+        shown = phantom.render(other, movement, 1.0, palsy, seed=1, size=size)
+        target = phantom.render(identity, movement, 1.0, palsy, seed=0, size=size)
+        images = rest.image_HW3, shown.image_HW3, target.image_HW3
+        cases.append(_Case(person, movement, palsy, *images, target.landmark_682))
+    return cases
