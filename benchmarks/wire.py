@@ -47,7 +47,7 @@ def raw_bytes(state: Mapping[str, torch.Tensor]) -> int:
 def measure() -> Result:
     """The default adapter of the phantom base."""
     config = AdapterConfig()
-    model = CCFExp.from_base("phantom")
+    model = CCFExp.from_base("phantom-base")
     model.attach_adapter(config, seed=0)
     state = model.adapter_state()
     # Content-addressed storage sends equal chunks once; a fresh adapter's zero factors must not profit from that.
