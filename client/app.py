@@ -84,7 +84,7 @@ def _guarded(message: Message, answer: Callable[[], Message]) -> Message:
 
 def _installed_hospital() -> Trainer:
     """The hospital that this machine is set up for."""
-    from client.workbench import from_environment  # noqa: PLC0415 (torch and the model load at the first message)
+    from client.workbench import from_environment
 
     return from_environment()
 

@@ -76,6 +76,7 @@ class Workbench:
         self._on_step = on_step
         self._model: CCFExp | None = None
         self._adapter: AdapterConfig | None = None
+        self._manifest: AdapterManifest | None = None
         self._data: OrderedDict[str, SiteData] = OrderedDict()
 
     def site(self, context: Context) -> str:
@@ -127,19 +128,20 @@ class Workbench:
 
     def _prepared(self, message: wire.AdapterMessage, part: ClientPart) -> CCFExp:
         """The base with the adapter of the message attached, checked against the message."""
-        if self._model is None or self._adapter != part.adapter:
+        if self._model is None or self._manifest is None or self._adapter != part.adapter:
             if self._plan.threads is not None:
                 torch.set_num_threads(self._plan.threads)
             model = CCFExp.from_base(self._plan.base).to(self._plan.device)
             model.attach_adapter(part.adapter, part.seed)
             self._model, self._adapter = model, part.adapter
+            self._manifest = AdapterManifest.of(model.adapter_state())
         if message.terms.base_sha256 != self._model.base_sha256:
             raise RequestRefusedError(
                 f"base_sha256={message.terms.base_sha256[:12]} of the message is not this site's "
                 f"{self._model.base_sha256[:12]}; install the base weights that the coordinator uses"
             )
         try:
-            message.manifest.check_equal(AdapterManifest.of(self._model.adapter_state()))
+            message.manifest.check_equal(self._manifest)
         except WireError as error:
             raise RequestRefusedError(str(error)) from error
         return self._model

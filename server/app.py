@@ -35,7 +35,7 @@ def make_app(
 
 def _from_run_config(context: Context) -> Federation:
     """The federation of a `flwr run`: the default configuration with the overrides in `hydra`."""
-    from server.settle import settle  # noqa: PLC0415 (torch and the model are loaded when a run starts, not on import)
+    from server.settle import settle
 
     return settle("default", str(context.run_config.get("hydra", "")).split())
 

@@ -39,10 +39,10 @@ def run_on_ray(server_app: ServerApp, client_app: ClientApp, nodes: int, config:
         CCFExpError: whatever the ServerApp raises.
     """
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    from flwr.simulation import run_simulation  # noqa: PLC0415 (reads the environment and looks for Ray on import)
+    from flwr.simulation import run_simulation
 
     try:
-        import ray  # noqa: F401, PLC0415 (an optional part of the installation)
+        import ray  # noqa: F401 (an optional part of the installation)
     except ImportError as error:
         raise ConfigError("engine='ray' needs Ray, which is not installed; install the extra 'ray'") from error
     resources: dict[str, ConfigRecordValues] = {"num_cpus": config.client_cpus, "num_gpus": config.client_gpus}

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ccfexp.errors import RoundError
+from strategies.packing import FlatArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from strategies.packing import FlatArray
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from strategies.packing import AdapterManifest, FlatArray, pack, refusal, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
 PROTOCOL_VERSION = 1

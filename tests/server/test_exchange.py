@@ -54,7 +54,7 @@ def test_a_message_that_cannot_be_delivered_has_no_reply() -> None:
     replies = dict(exchange(grid, envelopes, MessageType.QUERY, "1", Patience(5.0)))
 
     assert replies["node-1002"] is None
-    assert [replies[key].content["terms"]["site"] for key in ("node-1001", "node-1003")] == ["north", "west"]  # type: ignore[union-attr,index]
+    assert [replies[key].content["terms"]["site"] for key in ("node-1001", "node-1003")] == ["north", "west"]  # type: ignore[union-attr]
 
 
 def test_an_error_reply_is_shortened_and_made_printable() -> None:
