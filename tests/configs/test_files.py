@@ -1,38 +1,46 @@
-"""Every shipped YAML file says how it is run, how long that takes and what comes out."""
+"""Every shipped YAML file loads, and says how it is run, how long that takes and what comes out."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 import configs
+from configs.run import RunConfig
 
 FOLDER = Path(configs.__file__).parent
 FILES = sorted(FOLDER.rglob("*.yaml"))
-HEADINGS = ("Command", "Expected time", "Expected figure")
-
-
-def opening(path: Path) -> str:
-    """Return the comment lines at the top of a file."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    end = next((index for index, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    return "\n".join(lines[:end])
-
-
-def test_every_yaml_file_opens_with_command_time_and_figure() -> None:
-    """The heading of a file is `# Command: ...`, `# Expected time: ...`, `# Expected figure: ...`."""
-    missing = [
-        f"{path.relative_to(FOLDER)}: # {heading}: ..."
-        for path in FILES
-        for heading in HEADINGS
-        if not re.search(rf"^# {heading}: \S", opening(path), re.MULTILINE)
-    ]
-
-    assert missing == []
+OPENING = (
+    r"# python -m \S+.*\n",
+    r"(?m)^# Expected time: +\S",
+    r"(?m)^# Expected figure: +\S",
+)
 
 
 def test_files_are_found() -> None:
-    """The tests above and below look at real files."""
-    assert len(FILES) >= 1
+    """The tests below look at real files, and at all of them."""
+    assert set(configs.available()) >= {"default", "full", "tiny"}
     assert set(configs.available()) <= {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FILES}
     assert not list(FOLDER.rglob("*.yml")), "write .yaml: .yml files are neither loaded nor packed"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_file_opens_with_command_time_and_figure(path: Path) -> None:
+    """The first comment holds the command on its first line, and the expected time and figure."""
+    text = path.read_text(encoding="utf-8")
+    opening = text[: re.search(r"(?m)^[^#]", text + "\n.").start()]  # type: ignore[union-attr]  # there is always a '.'
+
+    assert re.match(OPENING[0], opening)
+    assert path.stem in opening.splitlines()[0].split() or path.stem == "default"
+    assert all(re.search(pattern, opening) for pattern in OPENING[1:])
+
+
+@pytest.mark.parametrize("name", configs.available())
+def test_a_shipped_configuration_loads(name: str) -> None:
+    """Nothing is shipped that a person could not run; its folder carries its own name."""
+    config = configs.load(name, [], RunConfig)
+
+    assert config.name == name
+    assert configs.build(RunConfig, configs.to_dict(config)) == config
