@@ -11,9 +11,11 @@ from typing import Any, Final
 
 import dacite
 import torch
+from peft import LoraConfig
 from torch import Tensor, nn
 
-from ccfexp import weights
+from ccfexp import adapter, weights
+from ccfexp.adapter import AdapterConfig, AdapterState
 from ccfexp.conditioning import Condition, Conditioner, ConditioningConfig, ExpressionFeatures, IdentityFeatures
 from ccfexp.diffusion import Diffusion, DiffusionConfig
 from ccfexp.encoders import Encoder, freeze, load_phantom_encoder
@@ -111,6 +113,7 @@ class CCFExp(nn.Module):
         self.diffusion = Diffusion(config.diffusion)
         self.encoders = encoders
         self.base_sha256 = ""
+        self.adapter_layers: LoraConfig | None = None
 
     @classmethod
     def from_base(cls, base: str | Path) -> "CCFExp":
@@ -146,6 +149,20 @@ class CCFExp(nn.Module):
         """Fuse frozen features into what the U-Net reads."""
         fused: Condition = self.conditioner(identity, expression)
         return fused
+
+    def attach_adapter(self, config: AdapterConfig, seed: int) -> None:
+        """Freeze the base and put a fresh adapter on it (the output is unchanged)."""
+        if self.adapter_layers is not None:
+            raise ConfigError("the model already has an adapter; load the base again to attach another")
+        self.adapter_layers = adapter.attach(self, config, seed)
+
+    def adapter_state(self) -> AdapterState:
+        """The adapter's factors by peft's names, single precision, on the CPU."""
+        return adapter.adapter_state(self)
+
+    def load_adapter_state(self, state: AdapterState) -> None:
+        """Put factors into the attached adapter (CheckpointError when they do not fit)."""
+        adapter.load_adapter_state(self, state)
 
     @property
     def device(self) -> torch.device:

@@ -61,7 +61,9 @@ class Evaluators:
         return Reading(
             side_N=tuple(SIDES[k] for k in self._head("expression.side", vector_ND).argmax(1).tolist()),
             severity_N=self._head("expression.severity", vector_ND).mean(1),
-            movement_N=tuple(_MOVEMENT_NAMES[k] for k in self._head("expression.movement", vector_ND).argmax(1).tolist()),
+            movement_N=tuple(
+                _MOVEMENT_NAMES[k] for k in self._head("expression.movement", vector_ND).argmax(1).tolist()
+            ),
             landmark_N682=landmarks_from_vector(self._head("landmark", vector_ND)),
             identity_ND=identity_ND,
         )
@@ -121,7 +123,11 @@ def validation_loss(
     t_C = stratified_timesteps(count, model.config.diffusion.steps, generator)
     eps_C = torch.randn(cases.target_C3HW.shape, generator=generator)
     for index in torch.arange(count).split(64):
-        target, t_B, eps = to_unit_range(cases.target_C3HW[index]).to(model.device), t_C[index].to(model.device), eps_C[index].to(model.device)
+        target, t_B, eps = (
+            to_unit_range(cases.target_C3HW[index]).to(model.device),
+            t_C[index].to(model.device),
+            eps_C[index].to(model.device),
+        )
         identity = IdentityFeatures(*(part[index].to(model.device) for part in features[0]))
         expression = ExpressionFeatures(*(part[index].to(model.device) for part in features[1]))
         prediction = model(model.diffusion.add_noise(target, eps, t_B), t_B, model.condition(identity, expression))

@@ -17,6 +17,7 @@ from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.losses import Batch, CycleConfig, cycle_loss
 from ccfexp.model import PHANTOM, CCFExp, FrozenEncoders, ModelConfig
 from ccfexp.pretrain.population import Population, PopulationSpec
+from ccfexp.training import stratified_timesteps
 
 
 @dataclass(frozen=True)
@@ -161,13 +162,6 @@ def train_base(recipe: BaseRecipe, state: BaseState, pairs: PairSampler) -> Iter
         _follow(state.average, state.model, min(recipe.ema, (1 + step) / (10 + step)))
         state.step = step
         yield step, float(loss.detach())
-
-
-def stratified_timesteps(count: int, steps: int, generator: torch.Generator) -> Tensor:
-    """One timestep from each of ``count`` equal strata, in random order: the same distribution, less variance."""
-    offset = torch.rand(count, generator=generator)
-    order = torch.randperm(count, generator=generator)
-    return ((order + offset) / count * steps).long().clamp(max=steps - 1)
 
 
 @torch.no_grad()

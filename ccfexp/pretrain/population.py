@@ -17,6 +17,7 @@ from ccfexp.data.phantom.camera import Scene, SceneStyle
 from ccfexp.data.phantom.expression import MOVEMENTS, SIDES, Palsy
 from ccfexp.data.phantom.render import Phantom
 from ccfexp.errors import ConfigError
+from ccfexp.training import to_unit_range
 
 _STREAM = 23
 INTENSITIES = (0.4, 0.7, 1.0, 1.2)
@@ -93,11 +94,6 @@ class Population:
     def batch(self, index_B: Tensor) -> Tensor:
         """Images x_B3HW in [-1, 1]."""
         return to_unit_range(self.image_N3HW[index_B])
-
-
-def to_unit_range(image_uint8: Tensor) -> Tensor:
-    """uint8 images to float in [-1, 1]."""
-    return image_uint8.float() / 127.5 - 1
 
 
 Arrays = dict[str, npt.NDArray[np.generic]]

@@ -1,0 +1,106 @@
+"""LoRA adapters by peft: the only thing that is trained at a hospital and the only thing that leaves it.
+
+In CCFExp all attention sits at low resolution, so attention alone cannot change fine features: adapters also sit on the
+residual convolutions and the time projections of the U-Net and on every linear layer of the conditioner.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from torch import nn
+
+from ccfexp.errors import CheckpointError, ConfigError
+
+AdapterState = dict[str, torch.Tensor]
+
+_NAME: Final = "default"
+TARGETS: Final = {
+    "attention": r"unet\..*\.(to_q|to_k|to_v|to_out\.0|add_k_proj|add_v_proj)",
+    "convolution": r"unet\.(down_blocks|mid_block|up_blocks)\..*\.(conv1|conv2|conv_shortcut)",
+    "time": r"unet\..*\.time_emb_proj",
+    "fusion": r"conditioner\..*",
+}
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Size and place of the adapter.
+
+    Attributes:
+        rank: r of every factor pair.
+        alpha: the update is alpha / r * B A.
+        targets: parts of the model that get factors, among ``TARGETS``.
+    """
+
+    rank: int = 8
+    alpha: float = 8.0
+    targets: tuple[str, ...] = ("attention", "convolution", "time", "fusion")
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rank <= 256:
+            raise ConfigError(f"adapter rank={self.rank} must lie in [1, 256]")
+        if not self.alpha > 0:
+            raise ConfigError(f"adapter alpha={self.alpha} must be > 0")
+        unknown = [target for target in self.targets if target not in TARGETS]
+        if unknown or not self.targets:
+            raise ConfigError(f"adapter targets={self.targets} must be some of {', '.join(TARGETS)}")
+
+
+def lora_config(model: nn.Module, config: AdapterConfig) -> LoraConfig:
+    """peft's configuration with the targeted layers named one by one.
+
+    Raises:
+        ConfigError: a target matches no layer of this model (nothing is ever silently left out).
+    """
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    chosen = []
+    for target in config.targets:
+        matched = [name for name in layers if re.fullmatch(TARGETS[target], name)]
+        if not matched:
+            raise ConfigError(f"adapter target {target!r} matches no layer of this model; remove it from adapter.targets")
+        chosen += matched
+    return LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=sorted(chosen), lora_dropout=0.0, bias="none")
+
+
+def attach(model: nn.Module, config: AdapterConfig, seed: int) -> LoraConfig:
+    """Freeze the base and put fresh factors on it; B = 0, so the output is unchanged. The model stays in eval mode."""
+    peft_config = lora_config(model, config)
+    model.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):  # peft draws A from the global generator
+        torch.manual_seed(seed)
+        inject_adapter_in_model(peft_config, model, _NAME)
+    model.eval()
+    return peft_config
+
+
+def adapter_state(model: nn.Module) -> AdapterState:
+    """The factors by peft's names, single precision, on the CPU, detached copies."""
+    state = get_peft_model_state_dict(model, adapter_name=_NAME)
+    return {name: value.detach().to("cpu", torch.float32, copy=True) for name, value in sorted(state.items())}
+
+
+def load_adapter_state(model: nn.Module, state: AdapterState) -> None:
+    """Put factors into the model.
+
+    Raises:
+        CheckpointError: names or shapes differ from the model's adapter; nothing is changed then.
+    """
+    present = adapter_state(model)
+    missing, unexpected = sorted(present.keys() - state.keys()), sorted(state.keys() - present.keys())
+    shapes = [name for name in present.keys() & state.keys() if present[name].shape != state[name].shape]
+    if missing or unexpected or shapes:
+        raise CheckpointError(
+            f"adapter does not fit this model: {len(missing)} tensors missing, {len(unexpected)} unexpected, "
+            f"{len(shapes)} of another shape; use the rank and targets that the adapter was made with"
+        )
+    set_peft_model_state_dict(model, state, adapter_name=_NAME)
+
+
+def trainable_names(model: nn.Module) -> set[str]:
+    """Adapter names of the parameters that ask for gradients."""
+    return {
+        name.replace(f".{_NAME}.", ".") for name, parameter in model.named_parameters() if parameter.requires_grad
+    }

@@ -1,0 +1,59 @@
+"""Adapters on disk, in peft's own format, written whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from ccfexp._io import atomic_write_bytes, atomic_write_json
+from ccfexp.adapter import AdapterConfig, AdapterState, lora_config
+from ccfexp.errors import CheckpointError
+from ccfexp.model import CCFExp
+
+_PREFIX = "base_model.model."
+_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def save_adapter(folder: Path, state: AdapterState, model: CCFExp, config: AdapterConfig, metadata: dict[str, str]) -> None:
+    """Write ``adapter_model.safetensors`` and ``adapter_config.json`` so that peft alone can load them.
+
+    Args:
+        folder: made if it does not exist.
+        state: factors by peft's names.
+        model: the base without an adapter (its layers are named in the configuration) or with one.
+        config: rank, alpha and targets.
+        metadata: public facts kept in the safetensors header (base hash, configuration hash ...).
+    """
+    peft_config: dict[str, Any] = lora_config_of(model, config)
+    tensors = {_PREFIX + name: value.contiguous() for name, value in state.items()}
+    atomic_write_bytes(folder / _WEIGHTS, save(tensors, metadata | {"format": "pt"}))
+    atomic_write_json(folder / _CONFIG, peft_config)
+
+
+def lora_config_of(model: CCFExp, config: AdapterConfig) -> dict[str, Any]:
+    """peft's configuration as JSON; works whether or not the adapter is already attached."""
+    layers = getattr(model, "adapter_layers", None)
+    peft_config = layers if layers is not None else lora_config(model, config)
+    record = peft_config.to_dict()
+    record["target_modules"] = sorted(record["target_modules"])
+    loaded: dict[str, Any] = json.loads(json.dumps(record, default=str))
+    return loaded
+
+
+def load_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
+    """Factors and configuration of a saved adapter.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    try:
+        tensors = load_file(folder / _WEIGHTS)
+        record = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        config = AdapterConfig(rank=int(record["r"]), alpha=float(record["lora_alpha"]))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise CheckpointError(
+            f"adapter cannot be read ({type(error).__name__}); it needs {_WEIGHTS} and {_CONFIG} as a run writes them"
+        ) from error
+    return {name.removeprefix(_PREFIX): value for name, value in tensors.items()}, config

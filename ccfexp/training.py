@@ -1,0 +1,201 @@
+"""The one training loop: federated, pooled and local-only runs all call ``train_local``.
+
+Randomness is seeded per (seed, round, step): a round repeated from the same adapter gives the same adapter bit for bit.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ccfexp import weights
+from ccfexp._io import atomic_write_bytes, sha256_file
+from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
+from ccfexp.data.dataset import PatientImages, load_split
+from ccfexp.data.manifest import read_manifest
+from ccfexp.errors import ConfigError
+from ccfexp.losses import Batch, CycleConfig, cycle_loss
+from ccfexp.model import CCFExp
+
+OnStep = Callable[[int, int, float], None]  # step, steps, loss
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One round of training at one site.
+
+    Attributes:
+        steps: optimiser steps per round.
+        batch_size: images per step.
+        learning_rate: of AdamW, which starts anew each round.
+        decay_rounds: the learning rate falls linearly to zero over so many rounds; 0 = constant.
+        gradient_clip: bound on the gradient norm of the whole adapter.
+        cycle: the loss.
+    """
+
+    steps: int = 16
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    decay_rounds: int = 0
+    gradient_clip: float = 1.0
+    cycle: CycleConfig = field(default_factory=CycleConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train {name}={getattr(self, name)} must be >= 1")
+        for name in ("learning_rate", "gradient_clip"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"train {name}={getattr(self, name)} must be > 0")
+        if self.decay_rounds < 0:
+            raise ConfigError(f"train decay_rounds={self.decay_rounds} must be >= 0")
+
+    def rate(self, round_number: int) -> float:
+        """Learning rate of a round counted from 1."""
+        if not self.decay_rounds:
+            return self.learning_rate
+        return self.learning_rate * max(0.0, 1 - (round_number - 1) / self.decay_rounds)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Public facts of a round: mean loss, steps taken, numbers of patients and of target images at the site."""
+
+    loss: float
+    steps: int
+    patients: int
+    images: int
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """A site's images with their frozen features, computed once (N images, T targets)."""
+
+    images: PatientImages
+    identity_ND: Tensor = field(repr=False)
+    identity_map_NCGG: Tensor = field(repr=False)
+    deviation_ND: Tensor = field(repr=False)
+    landmark_map_NCGG: Tensor = field(repr=False)
+    landmark_N136: Tensor = field(repr=False)
+
+    @classmethod
+    def prepare(cls, model: CCFExp, manifest: Path, split: str = "train", cache_dir: Path | None = None) -> "SiteData":
+        """Load a split of a manifest data set and encode every image once.
+
+        Args:
+            model: whose encoders are used.
+            manifest: path of manifest.csv.
+            split: "train" or "holdout".
+            cache_dir: folder on the site's own disk where features are kept between processes, or None.
+
+        Raises:
+            ManifestError: rows that cannot be used.
+        """
+        images = load_split(read_manifest(manifest, model.config.unet.image_size), split)
+        path = None if cache_dir is None else cache_dir / f"features-{_cache_key(model, manifest, split)}.safetensors"
+        if path is not None and path.is_file():
+            return cls(images, **load_file(path))
+        features = encode_images(model, images.image_N3HW)
+        if path is not None:
+            atomic_write_bytes(path, save(features))
+        return cls(images, **features)
+
+    def batch(self, target_B: Tensor, device: torch.device) -> Batch:
+        """Training examples whose expression photograph is the target itself, as published."""
+        identity_B = self.images.identity_N[target_B]
+        return Batch(
+            target_B3HW=to_unit_range(self.images.image_N3HW[target_B]).to(device),
+            identity=self.identity(identity_B, device),
+            expression=self.expression(target_B, device),
+            target_identity_BD=self.identity_ND[target_B].to(device),
+            target_landmark_B136=self.landmark_N136[target_B].to(device),
+        )
+
+    def identity(self, index_B: Tensor, device: torch.device) -> IdentityFeatures:
+        """Features of images as identity photographs."""
+        return IdentityFeatures(self.identity_ND[index_B].to(device), self.identity_map_NCGG[index_B].to(device))
+
+    def expression(self, index_B: Tensor, device: torch.device) -> ExpressionFeatures:
+        """Features of images as expression photographs."""
+        return ExpressionFeatures(
+            self.deviation_ND[index_B].to(device),
+            self.landmark_map_NCGG[index_B].to(device),
+            self.landmark_N136[index_B].to(device),
+        )
+
+
+def to_unit_range(image_uint8: Tensor) -> Tensor:
+    """uint8 images to float in [-1, 1]."""
+    return image_uint8.float() / 127.5 - 1
+
+
+@torch.no_grad()
+def encode_images(model: CCFExp, image_N3HW: Tensor, batch_size: int = 128) -> dict[str, Tensor]:
+    """Frozen features of uint8 images, on the CPU, by the field names of ``SiteData``."""
+    names = ("identity_ND", "identity_map_NCGG", "deviation_ND", "landmark_map_NCGG", "landmark_N136")
+    parts = []
+    for images in image_N3HW.split(batch_size):
+        x_B3HW = to_unit_range(images).to(model.device)
+        identity = model.encoders.identity_features(x_B3HW)
+        expression = model.encoders.expression_features(x_B3HW, identity.vector_BD)
+        parts.append([part.cpu() for part in (*identity, *expression)])
+    return {name: torch.cat(column).contiguous() for name, column in zip(names, zip(*parts, strict=True), strict=True)}
+
+
+def _cache_key(model: CCFExp, manifest: Path, split: str) -> str:
+    names = model.config.encoders
+    hashes = [weights.sha256(name) for name in (names.identity, names.face, names.landmark)]
+    return hashlib.sha256("|".join([sha256_file(manifest), split, *hashes]).encode()).hexdigest()[:24]
+
+
+def train_local(
+    model: CCFExp, data: SiteData, config: TrainConfig, *, seed: int, round_number: int, on_step: OnStep | None = None
+) -> TrainResult:
+    """Train the adapter in ``model`` for one round on one site's patients.
+
+    Args:
+        model: base with an adapter; the trained adapter stays in it.
+        data: the site's training split.
+        config: steps, batch, learning rate and loss.
+        seed: of this site's randomness.
+        round_number: counted from 1.
+        on_step: called with (step, steps, loss) after every step.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=config.rate(round_number), weight_decay=0.0)
+    device, total = model.device, 0.0
+    for step in range(1, config.steps + 1):
+        generator = torch.Generator().manual_seed(step_seed(seed, round_number, step))
+        batch = data.batch(_draw_targets(data.images, config.batch_size, generator), device)
+        t_B = stratified_timesteps(config.batch_size, model.config.diffusion.steps, generator)
+        eps = torch.randn(batch.target_B3HW.shape, generator=generator)
+        loss = cycle_loss(model, batch, t_B.to(device), eps.to(device), config.cycle).total_B.mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+        optimiser.step()
+        total += float(loss.detach())
+        if on_step is not None:
+            on_step(step, config.steps, float(loss.detach()))
+    return TrainResult(total / config.steps, config.steps, data.images.patients, len(data.images.target_T))
+
+
+def step_seed(seed: int, round_number: int, step: int) -> int:
+    """A 63-bit seed that depends on all three numbers."""
+    digest = hashlib.sha256(f"{seed}/{round_number}/{step}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _draw_targets(images: PatientImages, size: int, generator: torch.Generator) -> Tensor:
+    return images.target_T[torch.randint(len(images.target_T), (size,), generator=generator)]
+
+
+def stratified_timesteps(count: int, steps: int, generator: torch.Generator) -> Tensor:
+    """One timestep from each of ``count`` equal strata, in random order: the same distribution, less variance."""
+    offset = torch.rand(count, generator=generator)
+    order = torch.randperm(count, generator=generator)
+    return ((order + offset) / count * steps).long().clamp(max=steps - 1)

@@ -1,0 +1,91 @@
+"""Draw the held-out cases with each model, once, and let the evaluators judge."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ccfexp._io import atomic_write_bytes
+from ccfexp.adapter import AdapterState
+from ccfexp.evaluation.cases import HeldOutCases
+from ccfexp.evaluation.judge import Evaluators, case_features, judge, validation_loss
+from ccfexp.evaluation.scores import ModelScores
+from ccfexp.model import CCFExp
+from ccfexp.sampling import SamplingConfig, sample
+from ccfexp.training import to_unit_range
+from simulation.progress import RunProgress
+
+
+@dataclass
+class Scorer:
+    """Draws and judges the same cases with any adapter; pictures are kept in ``folder`` by adapter.
+
+    Attributes:
+        model: the base with an adapter attached; its factors are replaced for every model drawn.
+        cases: people never trained on.
+        sampling: DDIM settings.
+        seed: of the noise that drawing starts from, the same for every model.
+        folder: where drawn pictures are kept, so that an interrupted run does not draw them again.
+    """
+
+    model: CCFExp
+    cases: HeldOutCases
+    sampling: SamplingConfig
+    seed: int
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.features = case_features(self.model, self.cases)
+        self.evaluators = Evaluators.load()
+
+    def loss(self, adapter: AdapterState) -> float:
+        """Validation loss of an adapter."""
+        self.model.load_adapter_state(adapter)
+        return validation_loss(self.model, self.cases, self.features)
+
+    def draw(self, name: str, adapter: AdapterState, progress: RunProgress) -> Tensor:
+        """Pictures uint8 [C,3,H,W] of all cases."""
+        path, key = self.folder / f"{name}.safetensors", self._key(adapter)
+        total = len(self.cases)
+        if path.is_file() and _key_of(path) == key:
+            progress.advance(total * self.sampling.steps, f"{name}: already drawn")
+            return load_file(path)["image_C3HW"]
+        self.model.load_adapter_state(adapter)
+        done = 0
+
+        def report(drawn: int, of: int) -> None:
+            nonlocal done
+            progress.advance((drawn - done) * self.sampling.steps, f"drawing with {name}: {drawn}/{of}")
+            done = drawn
+
+        image = sample(self.model, *self.features, self.sampling, seed=self.seed, on_batch=report)
+        pixels = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        atomic_write_bytes(path, save({"image_C3HW": pixels.contiguous()}, {"key": key}))
+        return pixels
+
+    def score(self, name: str, pixels_C3HW: Tensor) -> ModelScores:
+        """What the evaluators read from the pictures of one model."""
+        return judge(name, to_unit_range(pixels_C3HW), self.cases, self.evaluators)
+
+    def score_target(self) -> ModelScores:
+        """The true pictures judged by the same evaluators: the most that any model can reach."""
+        return self.score("true target", self.cases.target_C3HW)
+
+    def _key(self, adapter: AdapterState) -> str:
+        digest = hashlib.sha256()
+        for name in sorted(adapter):
+            digest.update(name.encode())
+            digest.update(adapter[name].numpy().tobytes())
+        facts = [asdict(self.sampling), self.seed, len(self.cases), self.model.base_sha256]
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+        return digest.hexdigest()
+
+
+def _key_of(path: Path) -> str:
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get("key", "")

@@ -1,0 +1,54 @@
+"""The simulated hospitals' data on disk, made once per configuration."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+from ccfexp._io import atomic_write_json
+from ccfexp.data.manifest import read_manifest
+from ccfexp.data.phantom.sites import PhantomSite, write_site
+from ccfexp.evaluation.report import SiteComposition
+
+K = TypeVar("K", str, int)
+OnSubject = Callable[[str, int, int], None]  # site, patients done, patients
+
+
+def prepare_sites(
+    sites: tuple[PhantomSite, ...], image_size: int, folder: Path, on_subject: OnSubject | None = None
+) -> dict[str, Path]:
+    """Write every site's photographs unless they are there already; site name -> manifest.csv."""
+    return {site.name: _prepare(site, image_size, folder / site.name, on_subject) for site in sites}
+
+
+def _prepare(site: PhantomSite, image_size: int, folder: Path, on_subject: OnSubject | None) -> Path:
+    record_path, manifest = folder / "site.json", folder / "manifest.csv"
+    record = json.loads(json.dumps({"image_size": image_size, **asdict(site)}))
+    if record_path.is_file() and manifest.is_file() and json.loads(record_path.read_text(encoding="utf-8")) == record:
+        return manifest
+
+    def report(done: int, total: int) -> None:
+        if on_subject is not None:
+            on_subject(site.name, done, total)
+
+    write_site(site, folder, image_size, on_subject=report)
+    atomic_write_json(record_path, record)  # last: its presence says that the data set is whole
+    return manifest
+
+
+def composition(name: str, manifest: Path, image_size: int) -> SiteComposition:
+    """Counts of a site for the report (training patients)."""
+    rows = [row for row in read_manifest(manifest, image_size).rows if row.split == "train"]
+    return SiteComposition(
+        name=name,
+        patients=len({row.subject_id for row in rows}),
+        images=len(rows),
+        sides=_counts([str(row.side) for row in rows]),
+        grades=_counts([row.grade for row in rows if row.grade is not None]),
+        movements=_counts([str(row.movement) for row in rows]),
+    )
+
+
+def _counts(values: list[K]) -> dict[K, int]:
+    return {value: values.count(value) for value in sorted(set(values))}
