@@ -26,13 +26,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.setup-$(TORCH)
 
-# The CPU build carries a local version on Linux; elsewhere there is no other. '===' keeps 'cuda' from being content
-# with a CPU build that is already there.
+# The CPU build carries a local version on Linux; elsewhere there is no other. Where the configured package index has no
+# CPU build, the index's own build is taken: larger, and it runs without a GPU too. '===' keeps 'cuda' from being
+# content with a CPU build that is already there.
 ifneq ($(TORCH_INDEX),)
 TORCH_INSTALL := $(PIP) install --quiet --force-reinstall --index-url $(TORCH_INDEX) torch==$(TORCH_VERSION)
 else ifeq ($(TORCH)-$(shell uname -s),cpu-Linux)
 TORCH_INSTALL := $(PIP) install --quiet torch==$(TORCH_VERSION)+cpu 2>/dev/null \
-  || $(PIP) install --quiet --index-url https://download.pytorch.org/whl/cpu torch==$(TORCH_VERSION)+cpu
+  || { echo "no CPU build of torch in the configured package index: taking its default build (larger)"; \
+       $(PIP) install --quiet torch==$(TORCH_VERSION); }
 else ifeq ($(TORCH),custom)
 TORCH_INSTALL := $(PIP) install --quiet torch==$(TORCH_VERSION)
 else

@@ -1,0 +1,180 @@
+"""What a run leaves behind: metrics as JSON and TensorBoard, and the report."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from ccfexp import weights
+from ccfexp._io import atomic_write_json
+from ccfexp.evaluation.cases import FIRST_PERSON, HeldOutCases
+from ccfexp.evaluation.comparison import Comparison, compare
+from ccfexp.evaluation.judge import case_indices
+from ccfexp.evaluation.report import Curve, CurvePanel, PictureRow, ReportData, RunFacts, write_report
+from configs import config_hash, resolved_json
+from server.checkpoint import Progress
+from simulation.baselines import POOLED
+from simulation.sites import composition
+from simulation.stages import BASE, FEDERATED, TARGET, Outcome
+
+_SHOWN = (
+    (5, "smile_teeth"), (6, "gentle_eye_closure"), (4, "brow_raise"), (3, "smile_closed"), (6, "lip_pucker"),
+    (1, "smile_teeth"), (4, "snarl"), (5, "lower_teeth"), (6, "rest"), (2, "smile_teeth"),
+)  # fmt: skip
+_PACKAGES = ("torch", "diffusers", "peft", "flwr", "numpy")
+
+
+def write_outputs(outcome: Outcome, folder: Path) -> Comparison:
+    """Write metrics.json, tensorboard/ and report.html; returns the comparison of the models."""
+    comparison = _compare(outcome)
+    atomic_write_json(folder / "metrics.json", _metrics(outcome, comparison))
+    _write_tensorboard(outcome.histories, folder / "tensorboard")
+    write_report(folder / "report.html", _report(outcome, comparison))
+    return comparison
+
+
+def _compare(outcome: Outcome) -> Comparison:
+    scores = outcome.scores
+    return compare(
+        scores[FEDERATED],
+        scores[BASE],
+        [scores[site] for site in sorted(outcome.manifests)],
+        scores[POOLED],
+        scores[TARGET],
+        seed=outcome.config.seed,
+        resamples=outcome.config.evaluation.bootstrap,
+    )
+
+
+def _metrics(outcome: Outcome, comparison: Comparison) -> dict[str, Any]:
+    rounds = {
+        name: [
+            {
+                "round": record.round_number,
+                "seconds": record.seconds,
+                "sites": record.metrics,
+                "refused": record.refused,
+                **record.evaluation,
+            }
+            for record in progress.history
+        ]
+        for name, progress in outcome.histories.items()
+    }
+    facts = {"command": outcome.command, "seconds": round(outcome.seconds, 1), "config_sha256": config_hash(outcome.config)}
+    return {**facts, "comparison": comparison.to_json(), "rounds": rounds}
+
+
+def _write_tensorboard(histories: Mapping[str, Progress], folder: Path) -> None:
+    """One TensorBoard run per model, written anew so that a repeated command does not append twice."""
+    for name, progress in histories.items():
+        run = folder / name
+        for old in run.glob("events.out.tfevents.*"):
+            old.unlink()
+        writer = SummaryWriter(str(run))
+        for record in progress.history:
+            for site, values in record.metrics.items():
+                writer.add_scalar(f"training_loss/{site}", values["loss"], record.round_number)
+            for key, value in record.evaluation.items():
+                writer.add_scalar(key, value, record.round_number)
+        writer.close()
+
+
+def _report(outcome: Outcome, comparison: Comparison) -> ReportData:
+    config = outcome.config
+    return ReportData(
+        title=f"Federated CCFExp on phantoms: {config.name}",
+        comparison=comparison,
+        panels=_panels(outcome.histories),
+        sites=tuple(composition(name, path, config.image_size) for name, path in sorted(outcome.manifests.items())),
+        pictures=_pictures(outcome),
+        facts=_facts(outcome),
+        config_json=resolved_json(config),
+        notes=(
+            "Each site takes the same training steps in the federated run and alone; pooled takes the sum of all sites' steps.",
+            "The evaluators are networks trained on other phantom people than those that condition or train the model; "
+            "the row 'true target' shows what they read from the pictures that would be right.",
+        ),
+    )
+
+
+def _panels(histories: Mapping[str, Progress]) -> tuple[CurvePanel, ...]:
+    names = {FEDERATED: "federated", POOLED: "pooled"}
+    validation = tuple(
+        _curve(names.get(name, f"site {name} alone"), progress, lambda r: r.evaluation.get("validation_loss"))
+        for name, progress in histories.items()
+    )
+    sites = sorted({site for record in histories[FEDERATED].history for site in record.metrics})
+    training = tuple(
+        _curve(f"site {site}", histories[FEDERATED], lambda r, site=site: r.metrics.get(site, {}).get("loss"))
+        for site in sites
+    )
+    return (
+        CurvePanel("Loss on people never trained on", "round", "denoising loss", validation),
+        CurvePanel("Training loss in the federated run", "round", "cycle loss", training),
+    )
+
+
+def _curve(name: str, progress: Progress, value_of: Any) -> Curve:
+    points = [(float(record.round_number), value_of(record)) for record in progress.history]
+    points = [(x, y) for x, y in points if y is not None]
+    return Curve(name, tuple(x for x, _ in points), tuple(y for _, y in points))
+
+
+def _pictures(outcome: Outcome, most: int = 8) -> tuple[PictureRow, ...]:
+    cases = outcome.scorer.cases
+    chosen = case_indices(cases, _SHOWN)
+    chosen = list(dict.fromkeys([*chosen, *range(len(cases))]))[: min(most, len(cases))]
+    return tuple(_picture(cases, c, outcome.pictures) for c in chosen)
+
+
+def _picture(cases: HeldOutCases, c: int, pictures: Mapping[str, Tensor]) -> PictureRow:
+    def image(tensor: Tensor) -> npt.NDArray[np.uint8]:
+        return np.ascontiguousarray(tensor[c].permute(1, 2, 0).numpy())
+
+    return PictureRow(
+        movement=cases.movement_C[c],
+        side=cases.side_C[c],
+        grade=cases.grade_C[c],
+        identity=image(cases.identity_C3HW),
+        expression=image(cases.expression_C3HW),
+        base=image(pictures[BASE]),
+        federated=image(pictures[FEDERATED]),
+        target=image(cases.target_C3HW),
+    )
+
+
+def _facts(outcome: Outcome) -> RunFacts:
+    config, model = outcome.config, outcome.scorer.model
+    parameters = sum(value.numel() for value in outcome.adapter.values())
+    raw = 4 * parameters
+    names = model.config.encoders
+    encoders = {name: weights.sha256(name) for name in (names.identity, names.face, names.landmark)}
+    history = outcome.histories[FEDERATED].history
+    return RunFacts(
+        command=outcome.command,
+        seeds={
+            "run": config.seed,
+            **{f"site {site.name}, first person": site.first_identity for site in config.sites},
+            "held-out people from": FIRST_PERSON,
+        },
+        started=outcome.started,
+        seconds=outcome.seconds,
+        hardware=f"{platform.machine()}, {torch.get_num_threads()} threads, no GPU",
+        versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        base_sha256=model.base_sha256,
+        encoder_sha256=encoders,
+        config_hash=config_hash(config),
+        rounds=config.federation.rounds,
+        steps_per_round=config.train.steps,
+        adapter_parameters=parameters,
+        adapter_bytes=raw,
+        wire_bytes_up=raw * sum(len(record.weights) for record in history),
+        wire_bytes_down=raw * len(config.sites) * config.federation.rounds,
+    )

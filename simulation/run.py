@@ -1,0 +1,112 @@
+"""The whole federation on one machine: phantoms in, a federated adapter and a report out.
+
+    python -m simulation.run                          the default configuration
+    python -m simulation.run full                     another one (see configs/*.yaml)
+    python -m simulation.run train.steps=24 seed=2    overrides key=value
+    python -m simulation.run --dry-run                the resolved configuration and the estimated time
+    python -m simulation.run --engine ray             sites in parallel through Flower's own simulation runtime
+
+The run is written to runs/<name>/. Interrupt it at any time: the same command goes on where it stopped.
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ccfexp.errors import CCFExpError, ConfigError
+from ccfexp.evaluation.comparison import Comparison
+from configs import available, load, resolved_json
+from configs.run import RunConfig
+from simulation.outputs import write_outputs
+from simulation.progress import RunProgress
+from simulation.stages import simulate, work_units
+
+_DEFAULT = "default"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code (0 done, 2 refused, 130 interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = _parse(words)
+    try:
+        config = _config(chosen)
+        if chosen.dry_run:
+            print(resolved_json(config))
+            print(f"estimated time on two cores: {config.expected_minutes:.0f} minutes")
+            return 0
+        folder = chosen.out or Path("runs") / config.name
+        command = shlex.join(["python", "-m", "simulation.run", *words])
+        with RunProgress(work_units(config)) as progress:
+            outcome = simulate(config, folder, command, chosen.engine, progress)
+            comparison = write_outputs(outcome, folder)
+    except CCFExpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: the disk refused: {error.strerror}; free some space and give the same command again", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on after the last complete round", file=sys.stderr)
+        return 130
+    print(table(comparison))
+    print(f"{outcome.seconds / 60:.1f} minutes; open {folder / 'report.html'}")
+    print("Phantoms are synthetic: nothing here is evidence about patients.")
+    return 0
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m simulation.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="CONFIG | key=value", help=f"one of {', '.join(available())}; overrides")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="local: in this process, one after the other")
+    parser.add_argument("--out", type=Path, default=None, help="folder of the run (default runs/<name>)")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument("--verbose", action="store_true", help="show what the parts log")
+    chosen = parser.parse_intermixed_args(words)
+    logging.basicConfig(level=logging.INFO if chosen.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    return chosen
+
+
+def _config(chosen: argparse.Namespace) -> RunConfig:
+    names = [word for word in chosen.words if "=" not in word]
+    overrides = [word for word in chosen.words if "=" in word]
+    if len(names) > 1:
+        raise ConfigError(f"configurations {', '.join(names)} were given; name at most one")
+    name = names[0] if names else _DEFAULT
+    config = load(name, overrides, RunConfig)
+    changed = any(not word.startswith("name=") for word in overrides)
+    named = any(word.startswith("name=") for word in overrides)
+    if changed and not named:
+        # A changed run must not be mistaken for, or refused because of, the unchanged one.
+        config = replace(config, name=f"{config.name}-{_tag(overrides)}")
+    return config
+
+
+def _tag(overrides: Sequence[str]) -> str:
+    import hashlib
+
+    return hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
+
+
+def table(comparison: Comparison) -> str:
+    """The comparison as plain text: one line per headline metric, one column per model, 95 % intervals."""
+    headline = [entry for entry in comparison.metrics if entry.metric.headline]
+    models = [row.model for row in headline[0].rows]
+    lines = [" | ".join(["metric".ljust(22), *(model.ljust(20) for model in models)])]
+    for entry in headline:
+        cells = []
+        for row in entry.rows:
+            digits = entry.metric.digits
+            value = row.value
+            cells.append(f"{value.estimate:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]".ljust(20))
+        lines.append(" | ".join([entry.metric.label.ljust(22), *cells]))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
