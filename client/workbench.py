@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,13 +25,12 @@ from strategies import wire
 from strategies.packing import AdapterManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from flwr.app import Context
 
     from ccfexp.adapter import AdapterConfig
 
-    OnStep = Callable[[str, int, int, int, float], None]  # site, round, step, steps, loss
+
+OnStep = Callable[[str, int, int, int, float], None]  # site, round, step, steps, loss
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,14 +28,13 @@ from strategies.aggregation import SiteUpdate
 from strategies.packing import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
 
     from flwr.app import Message
     from flwr.serverapp import Grid
 
-    OnRound = Callable[[int, dict[str, torch.Tensor], dict[str, float]], Mapping[str, float] | None]
-    OnReply = Callable[[int, str, str | None], None]
-
+OnRound = Callable[[int, dict[str, torch.Tensor], dict[str, float]], Mapping[str, float] | None]
+OnReply = Callable[[int, str, str | None], None]
 log = logging.getLogger(__name__)
 
 
