@@ -6,7 +6,7 @@ residual convolutions and the time projections of the U-Net and on every linear 
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -50,7 +50,7 @@ class AdapterConfig:
 
 
 def lora_config(model: nn.Module, config: AdapterConfig) -> LoraConfig:
-    """peft's configuration with the targeted layers named one by one.
+    """Peft's configuration with the targeted layers named one by one.
 
     Raises:
         ConfigError: a target matches no layer of this model (nothing is ever silently left out).
@@ -60,13 +60,25 @@ def lora_config(model: nn.Module, config: AdapterConfig) -> LoraConfig:
     for target in config.targets:
         matched = [name for name in layers if re.fullmatch(TARGETS[target], name)]
         if not matched:
-            raise ConfigError(f"adapter target {target!r} matches no layer of this model; remove it from adapter.targets")
+            raise ConfigError(
+                f"adapter target {target!r} matches no layer of this model; remove it from adapter.targets"
+            )
         chosen += matched
-    return LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=sorted(chosen), lora_dropout=0.0, bias="none")
+    alpha: Any = config.alpha  # declared as an integer by peft, which only divides by the rank
+    return LoraConfig(r=config.rank, lora_alpha=alpha, target_modules=sorted(chosen), lora_dropout=0.0, bias="none")
 
 
 def attach(model: nn.Module, config: AdapterConfig, seed: int) -> LoraConfig:
-    """Freeze the base and put fresh factors on it; B = 0, so the output is unchanged. The model stays in eval mode."""
+    """Freeze the base and put fresh factors on it; B = 0, so the output is unchanged. The model stays in eval mode.
+
+    Args:
+        model: a ``CCFExp`` without an adapter.
+        config: rank, alpha and targets.
+        seed: of the factors A; the global generator is left as it was.
+
+    Raises:
+        ConfigError: a target matches no layer of this model.
+    """
     peft_config = lora_config(model, config)
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):  # peft draws A from the global generator
@@ -101,6 +113,4 @@ def load_adapter_state(model: nn.Module, state: AdapterState) -> None:
 
 def trainable_names(model: nn.Module) -> set[str]:
     """Adapter names of the parameters that ask for gradients."""
-    return {
-        name.replace(f".{_NAME}.", ".") for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
+    return {name.replace(f".{_NAME}.", ".") for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -16,7 +16,9 @@ _PREFIX = "base_model.model."
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-def save_adapter(folder: Path, state: AdapterState, model: CCFExp, config: AdapterConfig, metadata: dict[str, str]) -> None:
+def save_adapter(
+    folder: Path, state: AdapterState, model: CCFExp, config: AdapterConfig, metadata: dict[str, str]
+) -> None:
     """Write ``adapter_model.safetensors`` and ``adapter_config.json`` so that peft alone can load them.
 
     Args:
@@ -33,7 +35,7 @@ def save_adapter(folder: Path, state: AdapterState, model: CCFExp, config: Adapt
 
 
 def lora_config_of(model: CCFExp, config: AdapterConfig) -> dict[str, Any]:
-    """peft's configuration as JSON; works whether or not the adapter is already attached."""
+    """Peft's configuration as JSON; works whether or not the adapter is already attached."""
     layers = getattr(model, "adapter_layers", None)
     peft_config = layers if layers is not None else lora_config(model, config)
     record = peft_config.to_dict()

@@ -86,6 +86,7 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(size, size)
 
     def forward(self, query_BPT: Tensor, other_BPT: Tensor) -> Tensor:
+        """Tokens [B,P,T]: each query token's weighted mean of the other tokens' values."""
         query = self._split(self.query(self.normalise_query(query_BPT)))
         key, value = (self._split(part) for part in self.key_value(self.normalise_key(other_BPT)).chunk(2, -1))
         attended = functional.scaled_dot_product_attention(query, key, value)
@@ -93,7 +94,8 @@ class CrossAttention(nn.Module):
         return query_BPT + out if self.residual else out
 
     def _split(self, x_BPT: Tensor) -> Tensor:
-        return x_BPT.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        split_BHPT: Tensor = x_BPT.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return split_BHPT
 
 
 class Conditioner(nn.Module):
@@ -113,7 +115,9 @@ class Conditioner(nn.Module):
             self.landmark_position = nn.Parameter(0.02 * torch.randn(positions, size))
 
         def attention() -> CrossAttention:
-            return CrossAttention(size, config.heads, projected_queries=config.projected_queries, residual=config.residual)
+            return CrossAttention(
+                size, config.heads, projected_queries=config.projected_queries, residual=config.residual
+            )
 
         self.identity_attention = attention()
         self.expression_attention = attention()

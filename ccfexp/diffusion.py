@@ -35,7 +35,9 @@ class DiffusionConfig:
         if self.steps < 1:
             raise ConfigError(f"diffusion steps={self.steps} must be >= 1")
         if not 0 < self.beta_start <= self.beta_end < 1:
-            raise ConfigError(f"beta_start={self.beta_start}, beta_end={self.beta_end} must satisfy 0 < start <= end < 1")
+            raise ConfigError(
+                f"beta_start={self.beta_start}, beta_end={self.beta_end} must satisfy 0 < start <= end < 1"
+            )
         if self.prediction not in ("epsilon", "v"):
             raise ConfigError(f"prediction={self.prediction!r} must be epsilon or v")
 
@@ -99,14 +101,20 @@ class Diffusion:
     def ddim_step(
         self, prediction: Tensor, x_t: Tensor, t: int, t_next: int | None, eta: float, noise: Tensor | None
     ) -> Tensor:
-        """One DDIM step from ``t`` to ``t_next`` (None = the end), Song et al. 2021, eq. 12; x0 is clipped to [-1, 1]."""
+        """One DDIM step from ``t`` to ``t_next`` (None = the end); x0 is clipped to [-1, 1] (Song et al. 2021, eq. 12).
+
+        Args:
+            prediction: of the network for ``x_t`` [B,3,H,W].
+            x_t: noisy images [B,3,H,W].
+            t: their timestep.
+            t_next: the next, lower timestep, or None for the clean image.
+            eta: 0 = deterministic, 1 = as noisy as DDPM.
+            noise: standard normal [B,3,H,W], needed where eta > 0.
+        """
         t_B = torch.full((x_t.shape[0],), t, device=x_t.device)
         x0, _ = self.x0_and_eps(prediction, x_t, t_B)
         x0 = x0.clamp(-1, 1)
-        if t_next is None:
-            a_next = torch.ones((), dtype=torch.float64)
-        else:
-            a_next = self.alpha_bar_T[t_next]
+        a_next = torch.ones((), dtype=torch.float64) if t_next is None else self.alpha_bar_T[t_next]
         a = self.alpha_bar_T[t]
         eps = (x_t - a.sqrt().float() * x0) / (1 - a).sqrt().float()
         variance = (1 - a_next) / (1 - a) * (1 - a / a_next)

@@ -28,7 +28,9 @@ class Encoded(NamedTuple):
 class Encoder(Protocol):
     """What the model asks of an encoder: frozen, deterministic, differentiable with respect to its input."""
 
-    def __call__(self, x_B3HW: Tensor) -> Encoded: ...
+    def __call__(self, x_B3HW: Tensor) -> Encoded:
+        """Vector and map of RGB images in [-1, 1]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,15 @@ class PhantomEncoder(nn.Module):
         self.project = nn.Linear(4 * c, config.vector)
 
     def forward(self, x_B3HW: Tensor) -> Encoded:
-        """Raises ConfigError when the image has another size than the encoder was trained for."""
+        """Vector [B,D] and map [B,C,G,G] of RGB images in [-1, 1].
+
+        Raises:
+            ConfigError: the images have another size than the encoder was trained for.
+        """
         if x_B3HW.shape[-1] != self.config.image_size or x_B3HW.shape[-2] != self.config.image_size:
-            raise ConfigError(f"encoder image_size={self.config.image_size}, but the image is {tuple(x_B3HW.shape[-2:])}")
+            raise ConfigError(
+                f"encoder image_size={self.config.image_size}, but the image is {tuple(x_B3HW.shape[-2:])}"
+            )
         map_BCGG = self.trunk(x_B3HW)
         return Encoded(self.project(self.pool(map_BCGG)), map_BCGG)
 
@@ -119,7 +127,11 @@ def load_phantom_encoder(name: str) -> PhantomEncoder:
 
 
 def config_from_metadata(metadata: dict[str, str], name: str) -> EncoderConfig:
-    """The architecture recorded beside an encoder's weights."""
+    """The architecture recorded beside an encoder's weights.
+
+    Raises:
+        WeightsError: the metadata hold no such record.
+    """
     try:
         fields = json.loads(metadata["encoder"])
         return EncoderConfig(**(fields | {"channels": tuple(fields["channels"])}))
@@ -141,4 +153,5 @@ def freeze(module: M) -> M:
 
 def landmarks_from_vector(vector_B136: Tensor) -> Tensor:
     """Landmarks [B,68,2] in fractions of the image side (x right, y down) from a landmark encoder's vector."""
-    return 0.5 + vector_B136.unflatten(-1, (68, 2)) * 0.25
+    offset_B682: Tensor = vector_B136.unflatten(-1, (68, 2)) * 0.25
+    return 0.5 + offset_B682

@@ -95,7 +95,10 @@ def cycle_loss(model: CCFExp, batch: Batch, t_B: Tensor, eps_B3HW: Tensor, confi
     x_t = model.diffusion.add_noise(batch.target_B3HW, eps_B3HW, t_B)
     diffusion_B, x0_1 = _denoise(model, condition, batch.target_B3HW, x_t, eps_B3HW, t_B, x_t, config)
     judged = _judge(model, x0_1, config)
-    identity_B, landmark_B = _identity_term(model, batch, judged, t_B, config), _landmark_term(model, batch, judged, t_B, config)
+    identity_B, landmark_B = (
+        _identity_term(model, batch, judged, t_B, config),
+        _landmark_term(model, batch, judged, t_B, config),
+    )
     total_B = diffusion_B + config.identity_weight * identity_B + config.landmark_weight * landmark_B
     cycle_B = torch.zeros_like(total_B)
     if config.cycle_weight:
@@ -121,9 +124,16 @@ def _judge(model: CCFExp, x0_B3HW: Tensor, config: CycleConfig) -> _Judged:
 
 
 def _denoise(
-    model: CCFExp, condition: Condition, x0: Tensor, x_in: Tensor, eps: Tensor, t_B: Tensor, x_estimate: Tensor, config: CycleConfig
+    model: CCFExp,
+    condition: Condition,
+    x0: Tensor,
+    x_in: Tensor,
+    eps: Tensor,
+    t_B: Tensor,
+    x_estimate: Tensor,
+    config: CycleConfig,
 ) -> tuple[Tensor, Tensor]:
-    """Weighted squared error [B] of the prediction for ``x_in``, and the clipped clean estimate built on ``x_estimate``."""
+    """Weighted squared error [B] of the prediction for ``x_in``, and the clipped estimate built on ``x_estimate``."""
     prediction = model(x_in, t_B, condition)
     error_B = (prediction - model.diffusion.target(x0, eps, t_B)).square().flatten(1).mean(1)
     estimate, _ = model.diffusion.x0_and_eps(prediction, x_estimate, t_B)
@@ -134,7 +144,14 @@ def _denoise(
 
 
 def _second_pass(
-    model: CCFExp, batch: Batch, x0_1: Tensor, judged: _Judged, t_B: Tensor, eps: Tensor, x_t: Tensor, config: CycleConfig
+    model: CCFExp,
+    batch: Batch,
+    x0_1: Tensor,
+    judged: _Judged,
+    t_B: Tensor,
+    eps: Tensor,
+    x_t: Tensor,
+    config: CycleConfig,
 ) -> Tensor:
     """L2 [B]: x0_1 as the image; its expression and landmarks as conditions, the identity photograph unchanged."""
     assert judged.identity is not None
@@ -150,7 +167,10 @@ def _second_pass(
     # The target is a constant: otherwise the first pass could lower the loss by moving what the second must predict.
     diffusion_B, x0_2 = _denoise(model, condition, first.detach(), x_again, eps, t_B, x_estimate, config)
     again = _judge(model, x0_2, replace(config, cycle_weight=0.0))
-    identity_B, landmark_B = _identity_term(model, batch, again, t_B, config), _landmark_term(model, batch, again, t_B, config)
+    identity_B, landmark_B = (
+        _identity_term(model, batch, again, t_B, config),
+        _landmark_term(model, batch, again, t_B, config),
+    )
     return diffusion_B + config.identity_weight * identity_B + config.landmark_weight * landmark_B
 
 

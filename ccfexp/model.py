@@ -7,11 +7,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dacite
 import torch
-from peft import LoraConfig
 from torch import Tensor, nn
 
 from ccfexp import adapter, weights
@@ -21,6 +20,9 @@ from ccfexp.diffusion import Diffusion, DiffusionConfig
 from ccfexp.encoders import Encoder, freeze, load_phantom_encoder
 from ccfexp.errors import ConfigError, WeightsError
 from ccfexp.unet import CCFExpUNet, UNetConfig
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,13 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.unet.token_size != self.conditioning.token_size:
             raise ConfigError(
-                f"unet.token_size={self.unet.token_size} must equal conditioning.token_size={self.conditioning.token_size}"
+                f"unet.token_size={self.unet.token_size} must equal "
+                f"conditioning.token_size={self.conditioning.token_size}"
             )
         if self.conditioning.style_size != 4 * self.unet.channels[0]:
             raise ConfigError(
-                f"conditioning.style_size={self.conditioning.style_size} must be 4 x the first width, {4 * self.unet.channels[0]}"
+                f"conditioning.style_size={self.conditioning.style_size} must be 4 x the first width, "
+                f"{4 * self.unet.channels[0]}"
             )
 
 
@@ -125,7 +129,9 @@ class CCFExp(nn.Module):
         if str(base).endswith(".safetensors"):
             path = Path(base)
             if not path.is_file():
-                raise WeightsError("the base file given as a path does not exist; give the name of shipped weights or an existing file")
+                raise WeightsError(
+                    "the base file given as a path does not exist; give the name of shipped weights or an existing file"
+                )
             data = path.read_bytes()
             tensors, metadata = weights.parse(data, path.name)
             digest = hashlib.sha256(data).hexdigest()
@@ -137,13 +143,16 @@ class CCFExp(nn.Module):
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
-            raise WeightsError(f"base weights {base!s} do not fit the model their metadata describes: {error}") from error
+            raise WeightsError(
+                f"base weights {base!s} do not fit the model their metadata describes: {error}"
+            ) from error
         model.base_sha256 = digest
         return freeze(model)
 
     def forward(self, x_t_B3HW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Prediction [B,3,H,W] in the parametrisation of ``config.diffusion``."""
-        return self.unet.predict(x_t_B3HW, t_B, condition.token_BNT, condition.style_BE)
+        prediction: Tensor = self.unet.predict(x_t_B3HW, t_B, condition.token_BNT, condition.style_BE)
+        return prediction
 
     def condition(self, identity: IdentityFeatures, expression: ExpressionFeatures) -> Condition:
         """Fuse frozen features into what the U-Net reads."""

@@ -55,10 +55,15 @@ class UNetConfig:
             raise ConfigError(f"attention_levels={self.attention_levels} must lie in 0 to {len(self.channels) - 1}")
 
 
-class CCFExpUNet(UNet2DConditionModel):  # type: ignore[misc]
+class CCFExpUNet(UNet2DConditionModel):
     """U-Net with condition tokens in front of the self-attention keys and a style vector on the time embedding."""
 
-    @register_to_config
+    # diffusers has no types for what it makes of these.
+    down_blocks: Any
+    up_blocks: Any
+    config: Any
+
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         image_size: int = 112,
@@ -80,7 +85,7 @@ class CCFExpUNet(UNet2DConditionModel):  # type: ignore[misc]
             for place in range(len(channels))
         )
         pixel_channels = 3 * patch_size**2
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             sample_size=image_size // patch_size,
             in_channels=pixel_channels,
             out_channels=pixel_channels * (2 if predicts_variance else 1),
@@ -103,8 +108,9 @@ class CCFExpUNet(UNet2DConditionModel):  # type: ignore[misc]
     @classmethod
     def build(cls, config: UNetConfig) -> "CCFExpUNet":
         """A U-Net with fresh weights; its first prediction is exactly zero."""
-        unet = cls(**vars(config))
-        zero_output_layers(unet)
+        unet: CCFExpUNet = cls(**vars(config))
+        network: Any = unet  # diffusers' modules do not show as such to a type checker
+        zero_output_layers(network)
         return unet
 
     def predict(self, x_t_B3HW: Tensor, t_B: Tensor, token_BNT: Tensor, style_BE: Tensor) -> Tensor:
@@ -118,7 +124,8 @@ class CCFExpUNet(UNet2DConditionModel):  # type: ignore[misc]
         """
         patch = int(self.config["patch_size"])
         x = functional.pixel_unshuffle(x_t_B3HW, patch) if patch > 1 else x_t_B3HW
-        (out,) = self(x, t_B, encoder_hidden_states=token_BNT, class_labels=style_BE, return_dict=False)
+        network: Any = self  # diffusers' modules do not show as such to a type checker
+        (out,) = network(x, t_B, encoder_hidden_states=token_BNT, class_labels=style_BE, return_dict=False)
         sample: Tensor = out[:, : x.shape[1]]
         return functional.pixel_shuffle(sample, patch) if patch > 1 else sample
 

@@ -58,7 +58,9 @@ def load(name: str) -> tuple[Tensors, dict[str, str]]:
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
-        raise WeightsError(f"altered weight file {name}.safetensors: expected sha256={expected}, found sha256={found}; {_RESTORE}")
+        raise WeightsError(
+            f"altered weight file {name}.safetensors: expected sha256={expected}, found sha256={found}; {_RESTORE}"
+        )
     return parse(data, name)
 
 

@@ -37,7 +37,10 @@ def local_and_pooled(data: dict[str, SiteData], train: TrainConfig, seed: int) -
     """Every site alone, then all together with the sum of the steps."""
     runs = [BaselineRun(site, data[site], train, site_seed(seed, site)) for site in sorted(data)]
     together = pool([data[site] for site in sorted(data)])
-    return [*runs, BaselineRun(POOLED, together, replace(train, steps=train.steps * len(data)), site_seed(seed, POOLED))]
+    return [
+        *runs,
+        BaselineRun(POOLED, together, replace(train, steps=train.steps * len(data)), site_seed(seed, POOLED)),
+    ]
 
 
 def train_baseline(

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -30,7 +30,7 @@ class RunProgress:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> "RunProgress":
+    def __enter__(self) -> Self:
         if self._stream.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
@@ -61,7 +61,11 @@ class RunProgress:
         now = self._clock()
         if now - self._last_line >= _LINE_EVERY_SECONDS:
             self._last_line = now
-            print(f"{text} | {100 * self._done / self._total:.0f}% | {self._left(now)} left", file=self._stream, flush=True)
+            print(
+                f"{text} | {100 * self._done / self._total:.0f}% | {self._left(now)} left",
+                file=self._stream,
+                flush=True,
+            )
 
     def _left(self, now: float) -> str:
         done_here = self._done - self._first

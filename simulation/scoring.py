@@ -88,4 +88,5 @@ class Scorer:
 
 def _key_of(path: Path) -> str:
     with safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get("key", "")
+        metadata: dict[str, str] = file.metadata() or {}
+    return metadata.get("key", "")

@@ -18,7 +18,9 @@ def jitter_colour(x_B3HW: Tensor, generator: torch.Generator, strength: float = 
     return (x + noise * normal(*x_B3HW.shape[1:])).clamp(-1, 1)
 
 
-def jitter_crop(x_B3HW: Tensor, generator: torch.Generator, shift: float = 0.04, zoom: float = 0.05, turn: float = 0.05) -> tuple[Tensor, Tensor]:
+def jitter_crop(
+    x_B3HW: Tensor, generator: torch.Generator, shift: float = 0.04, zoom: float = 0.05, turn: float = 0.05
+) -> tuple[Tensor, Tensor]:
     """Random similarity; returns the images and the affine [B,2,3] that maps output to input in [-1, 1] coordinates."""
     batch = x_B3HW.shape[0]
     angle = turn * torch.randn(batch, generator=generator)
@@ -35,5 +37,5 @@ def move_landmarks(landmark_B682: Tensor, theta_B23: Tensor) -> Tensor:
     """Landmarks (fractions of the side) after ``jitter_crop``."""
     centred = landmark_B682 * 2 - 1
     linear, offset = theta_B23[:, :, :2], theta_B23[:, :, 2]
-    moved = torch.linalg.solve(linear, (centred - offset[:, None]).transpose(1, 2)).transpose(1, 2)
+    moved: Tensor = torch.linalg.solve(linear, (centred - offset[:, None]).transpose(1, 2)).transpose(1, 2)
     return (moved + 1) / 2

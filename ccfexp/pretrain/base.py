@@ -32,7 +32,11 @@ class BaseRecipe:
     """
 
     model: ModelConfig = PHANTOM
-    population: PopulationSpec = PopulationSpec(first_identity=200_000, identities=3000, sessions=2, movements=7, palsied=0.0)
+    population: PopulationSpec = field(
+        default_factory=lambda: PopulationSpec(
+            first_identity=200_000, identities=3000, sessions=2, movements=7, palsied=0.0
+        )
+    )
     loss: CycleConfig = field(default_factory=lambda: CycleConfig(cycle_weight=0.0))
     steps: int = 10_000
     batch_size: int = 32

@@ -1,4 +1,5 @@
 """The stage that makes the phantom base: resumable, with a curve of held-out quality against images seen."""
+# ruff: noqa: T201 - the stage of a command line program says how far it is
 
 import json
 import time
@@ -42,12 +43,19 @@ def run_base(work: Path, out: Path, device: str, minutes: float | None, ship_now
     if not ship_now:
         _train(recipe, state, work, snapshot, curve_path, minutes, workers)
     if ship_now or state.step >= recipe.steps:
-        digest = ship(out, NAME, dict(state.average.state_dict()), {"model": config_to_json(recipe.model)}, _card(recipe, state, curve_path))  # fmt: skip
+        metadata, card = {"model": config_to_json(recipe.model)}, _card(recipe, state, curve_path)
+        digest = ship(out, NAME, dict(state.average.state_dict()), metadata, card)
         print(f"base: shipped after step {state.step}, sha256={digest}", flush=True)
 
 
 def _train(
-    recipe: BaseRecipe, state: BaseState, work: Path, snapshot: Path, curve_path: Path, minutes: float | None, workers: int
+    recipe: BaseRecipe,
+    state: BaseState,
+    work: Path,
+    snapshot: Path,
+    curve_path: Path,
+    minutes: float | None,
+    workers: int,
 ) -> None:
     encoders, device = state.model.encoders, state.model.device
     people = cached_population(recipe.population, work, workers)
@@ -108,27 +116,42 @@ def _resume(state: BaseState, recipe: BaseRecipe, path: Path) -> None:
 
 def _card(recipe: BaseRecipe, state: BaseState, curve_path: Path) -> str:
     people = recipe.population
-    curve = [json.loads(line) for line in curve_path.read_text(encoding="utf-8").splitlines()] if curve_path.is_file() else []
+    curve = (
+        [json.loads(line) for line in curve_path.read_text(encoding="utf-8").splitlines()]
+        if curve_path.is_file()
+        else []
+    )
     parameters = sum(p.numel() for p in state.model.unet.parameters())
     lines = [
         f"# {NAME}",
         "",
-        f"- CCFExp at phantom size ({recipe.model.unet.image_size} px): U-Net {parameters:,} parameters, "
-        f"conditioner {sum(p.numel() for p in state.model.conditioner.parameters()):,}.",
+        (
+            f"- CCFExp at phantom size ({recipe.model.unet.image_size} px): U-Net {parameters:,} parameters, "
+            f"conditioner {sum(p.numel() for p in state.model.conditioner.parameters()):,}."
+        ),
         "- Command: `python -m ccfexp.pretrain base` (resumes by itself).",
-        f"- Data: {people.images:,} images of healthy phantom people, seeds {people.first_identity} to "
-        f"{people.first_identity + people.identities - 1}; nobody with a palsy. Training seed {recipe.seed}.",
-        f"- {state.step} steps of {recipe.batch_size} images ({state.step * recipe.batch_size:,} images seen); average of weights, decay {recipe.ema}.",
+        (
+            f"- Data: {people.images:,} images of healthy phantom people, seeds {people.first_identity} to "
+            f"{people.first_identity + people.identities - 1}; nobody with a palsy. Training seed {recipe.seed}."
+        ),
+        (
+            f"- {state.step} steps of {recipe.batch_size} images ({state.step * recipe.batch_size:,} images seen); "
+            f"average of weights, decay {recipe.ema}."
+        ),
         "- Held-out loss (24 healthy phantom people, seeds 910000 to 910023; half of the pairs crossed):",
         "",
         "| images seen | total | diffusion | identity | landmark |",
         "|---:|---:|---:|---:|---:|",
         *(
-            f"| {row['images']:,} | {row['total']:.4f} | {row['diffusion']:.4f} | {row['identity']:.4f} | {row['landmark']:.5f} |"
+            f"| {row['images']:,} | {row['total']:.4f} | {row['diffusion']:.4f} "
+            f"| {row['identity']:.4f} | {row['landmark']:.5f} |"
             for row in curve[:: max(1, len(curve) // 16)]
         ),
         "",
-        "- Limits: phantoms only; it has never seen a palsy, which is what adapters are for. Not evidence about patients.",
+        (
+            "- Limits: phantoms only; it has never seen a palsy, which is what adapters are for. "
+            "Not evidence about patients."
+        ),
         "",
     ]
     return "\n".join(lines)

@@ -36,13 +36,16 @@ class EncoderRecipe:
 _MIXED = PopulationSpec(first_identity=100_000, identities=2000, sessions=2, movements=7, palsied=0.6)
 _EVALUATION = replace(_MIXED, first_identity=300_000)
 
+_EVALUATOR_IDENTITY = EncoderConfig(channels=(24, 40, 112), depth=2)
+_EVALUATOR_EXPRESSION = EncoderConfig(channels=(32, 48, 80), depth=3, vector=160)
+
 RECIPES: Final[dict[str, EncoderRecipe]] = {
     "phantom-identity": EncoderRecipe("identity", EncoderConfig(), _MIXED, steps=3500),
     "phantom-landmark": EncoderRecipe("landmark", EncoderConfig(vector=136), _MIXED, steps=3500, seed=1),
     "phantom-face": EncoderRecipe("deviation", EncoderConfig(), _MIXED, steps=3500, seed=2),
-    "evaluator-identity": EncoderRecipe("identity", EncoderConfig(channels=(24, 40, 112), depth=2), _EVALUATION, steps=3000, seed=11),
-    "evaluator-expression": EncoderRecipe("expression", EncoderConfig(channels=(32, 48, 80), depth=3, vector=160), _EVALUATION, steps=4500, seed=12),
-}  # fmt: skip
+    "evaluator-identity": EncoderRecipe("identity", _EVALUATOR_IDENTITY, _EVALUATION, steps=3000, seed=11),
+    "evaluator-expression": EncoderRecipe("expression", _EVALUATOR_EXPRESSION, _EVALUATION, steps=4500, seed=12),
+}
 
 
 class IdentityHead(nn.Module):
@@ -54,6 +57,7 @@ class IdentityHead(nn.Module):
         self.scale, self.margin = scale, margin
 
     def forward(self, vector_BD: Tensor, person_B: Tensor) -> Tensor:
+        """Mean cross-entropy of telling the people of a batch apart."""
         cosine_BP = functional.normalize(vector_BD) @ functional.normalize(self.centre_PD).T
         margin_BP = self.margin * functional.one_hot(person_B, cosine_BP.shape[1])
         return functional.cross_entropy(self.scale * (cosine_BP - margin_BP), person_B)
@@ -127,7 +131,9 @@ def build_task(recipe: EncoderRecipe, encoder: PhantomEncoder, people: Populatio
 
         return both, expression
     tasks = ("identity", "landmark", "deviation", "expression")
-    raise ConfigError(f"unknown encoder task={recipe.task!r}; known: {', '.join(tasks)}.{did_you_mean(recipe.task, tasks)}")
+    raise ConfigError(
+        f"unknown encoder task={recipe.task!r}; known: {', '.join(tasks)}.{did_you_mean(recipe.task, tasks)}"
+    )
 
 
 def train_encoder(recipe: EncoderRecipe, people: Population) -> Iterator[tuple[int, float, PhantomEncoder, nn.Module]]:

@@ -23,12 +23,11 @@ _STREAM = 23
 INTENSITIES = (0.4, 0.7, 1.0, 1.2)
 MOVEMENT_NAMES = tuple(MOVEMENTS)
 # One-sided units whose post-palsy weights describe an expression completely enough to be regressed.
-EXPRESSION_UNITS = tuple(
-    f"{unit}{side}"
-    for unit in ("browInnerUp", "browOuterUp", "browDown", "eyeBlink", "eyeWide", "eyeSquint", "cheekSquint", "cheekPuff",
-                 "noseSneer", "mouthSmile", "mouthFrown", "mouthUpperUp", "mouthLowerDown", "mouthStretch", "mouthPucker")
-    for side in ("Right", "Left")
+_UNITS = (
+    "browInnerUp", "browOuterUp", "browDown", "eyeBlink", "eyeWide", "eyeSquint", "cheekSquint", "cheekPuff",
+    "noseSneer", "mouthSmile", "mouthFrown", "mouthUpperUp", "mouthLowerDown", "mouthStretch", "mouthPucker",
 )  # fmt: skip
+EXPRESSION_UNITS = tuple(f"{unit}{side}" for unit in _UNITS for side in ("Right", "Left"))
 # A wider world than any one site: pretrained networks must not be surprised by a site's room or camera.
 WIDE_STYLE = SceneStyle(
     light_azimuth=(-0.9, 0.9), light_elevation=(0.05, 0.85), key_light=(0.4, 0.8), noise=(0.002, 0.016),
@@ -110,7 +109,7 @@ def _render_person(spec: PopulationSpec, person: int) -> Arrays:
     phantom = _phantom()
     identity = phantom.identity(identity_seed)
     rng = np.random.default_rng([_STREAM, identity_seed])
-    rows = []
+    rows: list[dict[str, npt.ArrayLike]] = []
     for session in range(spec.sessions):
         scene = Scene.draw(identity_seed, session, WIDE_STYLE)
         palsy = _draw_palsy(rng, spec.palsied)
@@ -181,7 +180,9 @@ def cached_population(spec: PopulationSpec, folder: Path, workers: int = 2) -> P
     key = hashlib.sha256(canonical_json(vars(spec)).encode()).hexdigest()[:16]
     path = folder / f"population-{key}.safetensors"
     if not path.is_file():
-        atomic_write_bytes(path, save({name: value.contiguous() for name, value in vars(render_population(spec, workers)).items()}))
+        atomic_write_bytes(
+            path, save({name: value.contiguous() for name, value in vars(render_population(spec, workers)).items()})
+        )
     return Population(**load_file(path))
 
 

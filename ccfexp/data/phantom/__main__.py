@@ -32,7 +32,11 @@ def contact_sheet(site: PhantomSite, size: int) -> Image.Image:
         palsy = Palsy.of_grade(grade, "left")
         rows.append(
             np.concatenate(
-                [phantom.render(identity, movement, 1.0, palsy, 0, size, scene=scene).image_HW3 for movement in MOVEMENTS], 1
+                [
+                    phantom.render(identity, movement, 1.0, palsy, 0, size, scene=scene).image_HW3
+                    for movement in MOVEMENTS
+                ],
+                1,
             )
         )
     return Image.fromarray(np.concatenate(rows, 0))

@@ -127,6 +127,7 @@ class Camera:
         return cls(rotation, float(scale), offset.astype(np.float32))
 
     def project(self, point_N3: FloatArray) -> FloatArray:
+        """Pixels x, y and depth [N,3] of mesh points [N,3]."""
         turned = (point_N3 - _TURNING_POINT) @ self.rotation_33.T
         perspective = _FOCAL / (_FOCAL - turned[:, 2])
         x = turned[:, 0] * perspective * self.scale + self.offset_2[0]
@@ -139,4 +140,5 @@ def _rotation(yaw: float, pitch: float, roll: float) -> FloatArray:
     about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
     about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    return (about_z @ about_x @ about_y).astype(np.float32)
+    rotation_33: FloatArray = (about_z @ about_x @ about_y).astype(np.float32)
+    return rotation_33

@@ -23,7 +23,10 @@ MOVEMENTS: Final[Mapping[str, Mapping[str, float]]] = {
     "gentle_eye_closure": {"eyeBlink": 1.0},
     "tight_eye_closure": {"eyeBlink": 1.0, "eyeSquint": 0.7, "cheekSquint": 0.7, "browDown": 0.7, "noseSneer": 0.25},
     "smile_closed": {"mouthSmile": 0.55, "cheekSquint": 0.25},
-    "smile_teeth": {"mouthSmile": 0.72, "mouthUpperUp": 0.75, "mouthLowerDown": 0.55, "mouthStretch": 0.25, "cheekSquint": 0.55, "jawOpen": 0.06},
+    "smile_teeth": {
+        "mouthSmile": 0.72, "mouthUpperUp": 0.75, "mouthLowerDown": 0.55, "mouthStretch": 0.25, "cheekSquint": 0.55,
+        "jawOpen": 0.06,
+    },
     "snarl": {"noseSneer": 1.0, "mouthUpperUp": 0.7, "browDown": 0.25, "cheekSquint": 0.3},
     "lip_pucker": {"mouthPucker": 1.0},
     "lower_teeth": {"mouthLowerDown": 1.2, "mouthStretch": 0.9, "mouthUpperUp": 0.25, "jawOpen": 0.05},
@@ -43,7 +46,9 @@ HOUSE_BRACKMANN: Final[Mapping[int, tuple[tuple[float, float, float], float]]] =
 GRADE_JITTER: Final = 0.08
 
 FOREHEAD, EYE_REGION, MOUTH = 0, 1, 2
-_REGION_OF_PREFIX: Final = {"brow": FOREHEAD, "eyeB": EYE_REGION, "eyeS": EYE_REGION, "chee": MOUTH, "mout": MOUTH, "nose": MOUTH}  # fmt: skip
+_REGION_OF_PREFIX: Final = {
+    "brow": FOREHEAD, "eyeB": EYE_REGION, "eyeS": EYE_REGION, "chee": MOUTH, "mout": MOUTH, "nose": MOUTH,
+}  # fmt: skip
 _FREE_UNITS: Final = frozenset({"eyeWide", "jawOpen"})
 _SIDES: Final = ("Right", "Left")
 
@@ -77,11 +82,14 @@ class Palsy:
         for name, value in (("tone_loss", self.tone_loss), ("synkinesis", self.synkinesis)):
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"palsy {name}={value} must lie in [0, 1]")
-        if len(self.severity) != 3 or not all(0.0 <= value <= 1.0 for value in self.severity):
+        severity = list(self.severity)  # a caller without type checks may give another number of values
+        if len(severity) != 3 or not all(0.0 <= value <= 1.0 for value in severity):
             raise ConfigError(f"palsy severity={self.severity} must be three values in [0, 1]: forehead, eye, mouth")
 
     @classmethod
-    def of_grade(cls, grade: int, side: Side, rng: np.random.Generator | None = None, synkinesis: float = 0.0) -> "Palsy":
+    def of_grade(
+        cls, grade: int, side: Side, rng: np.random.Generator | None = None, synkinesis: float = 0.0
+    ) -> "Palsy":
         """The typical palsy of a grade; with ``rng`` each severity is jittered by up to ``GRADE_JITTER``."""
         if grade not in HOUSE_BRACKMANN:
             raise ConfigError(f"House-Brackmann grade={grade} must be 1 to 6")
@@ -89,7 +97,9 @@ class Palsy:
             return cls()
         severity, tone = HOUSE_BRACKMANN[grade]
         jitter = (0.0, 0.0, 0.0) if rng is None else rng.uniform(-GRADE_JITTER, GRADE_JITTER, 3)
-        forehead, eye, mouth = (float(np.clip(value + delta, 0, 1)) for value, delta in zip(severity, jitter, strict=True))
+        forehead, eye, mouth = (
+            float(np.clip(value + delta, 0, 1)) for value, delta in zip(severity, jitter, strict=True)
+        )
         return cls(side, grade, (forehead, eye, mouth), tone, synkinesis)
 
     @property
@@ -122,7 +132,9 @@ def movement_activation(movement: str, intensity: float) -> Weights:
         ConfigError: unknown movement or intensity outside [0, 1.5].
     """
     if movement not in MOVEMENTS:
-        raise ConfigError(f"unknown movement={movement!r}; known: {', '.join(MOVEMENTS)}.{did_you_mean(movement, MOVEMENTS)}")
+        raise ConfigError(
+            f"unknown movement={movement!r}; known: {', '.join(MOVEMENTS)}.{did_you_mean(movement, MOVEMENTS)}"
+        )
     if not 0.0 <= intensity <= 1.5:
         raise ConfigError(f"movement intensity={intensity} must lie in [0, 1.5]")
     return {unit: weight * intensity for unit, weight in MOVEMENTS[movement].items()}
@@ -217,7 +229,9 @@ def fold_strengths(weights: Mapping[str, float]) -> np.ndarray[tuple[int, ...], 
 
     rows = []
     for side in _SIDES:
-        nasolabial = 0.16 + 0.55 * of("mouthSmile" + side) + 0.5 * of("noseSneer" + side) + 0.35 * of("cheekSquint" + side)
+        nasolabial = (
+            0.16 + 0.55 * of("mouthSmile" + side) + 0.5 * of("noseSneer" + side) + 0.35 * of("cheekSquint" + side)
+        )
         nasolabial -= 0.25 * of("mouthFrown" + side)
         forehead = 0.62 * (0.4 * of("browOuterUp" + side) + 0.35 * of("browInnerUp" + side))
         crow = 0.8 * of("cheekSquint" + side) + 0.3 * of("eyeSquint" + side)

@@ -7,7 +7,7 @@ The arrays come from ``ccfexp/assets/head/head.npz`` (CC0-1.0; PROVENANCE.md lie
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import as_file, files
-from typing import Any
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,13 @@ TEXTURE_WIDTH, TEXTURE_HEIGHT = 176, 224
 X_MIN, X_MAX, Y_MIN, Y_MAX = -0.95, 0.95, 5.9, 8.5
 
 
-def smoothstep(edge0: float, edge1: float, x: Any) -> Any:
+@overload
+def smoothstep(edge0: float, edge1: float, x: float) -> float: ...
+@overload
+def smoothstep(edge0: float, edge1: float, x: FloatArray) -> FloatArray: ...
+def smoothstep(edge0: float, edge1: float, x: float | FloatArray) -> float | FloatArray:
     """Hermite step from 0 at ``edge0`` to 1 at ``edge1`` (edges may be given in falling order)."""
-    t = np.clip((x - edge0) / (edge1 - edge0), 0, 1)
+    t: FloatArray = np.clip((x - edge0) / (edge1 - edge0), 0, 1)
     return t * t * (3 - 2 * t)
 
 
@@ -139,14 +143,21 @@ def _side_folds(x_HW: FloatArray, y_HW: FloatArray) -> FloatArray:
     along = np.clip((6.93 - y_HW) / 0.43, 0, 1)
     offset = x_HW - (0.155 + 0.19 * along**0.8)
     extent = smoothstep(6.42, 6.55, y_HW) * smoothstep(6.99, 6.90, y_HW)
-    nasolabial = (np.exp(-((offset / (0.020 + 0.012 * along)) ** 2)) - 0.55 * np.exp(-(((offset - 0.05) / 0.045) ** 2))) * extent
+    nasolabial = (
+        np.exp(-((offset / (0.020 + 0.012 * along)) ** 2)) - 0.55 * np.exp(-(((offset - 0.05) / 0.045) ** 2))
+    ) * extent
 
     lines = np.zeros_like(x_HW)
     for depth, height in ((0.9, 7.655), (1.0, 7.735), (0.8, 7.83), (0.5, 7.91)):
         ripple = 0.010 * np.sin(x_HW * 13 + height * 31) + 0.006 * np.sin(x_HW * 31 + height * 7)
         distance = y_HW - (height + 0.045 * np.cos(x_HW * 3.6) + ripple)
         lines += depth * (np.exp(-((distance / 0.013) ** 2)) - 0.55 * np.exp(-(((distance - 0.03) / 0.02) ** 2)))
-    forehead = lines * smoothstep(-0.02, 0.05, x_HW) * smoothstep(0.56, 0.30, x_HW) * (0.75 + 0.25 * np.sin(x_HW * 23 + y_HW * 40))
+    forehead = (
+        lines
+        * smoothstep(-0.02, 0.05, x_HW)
+        * smoothstep(0.56, 0.30, x_HW)
+        * (0.75 + 0.25 * np.sin(x_HW * 23 + y_HW * 40))
+    )
 
     angle = np.arctan2(y_HW - 7.28, x_HW - 0.42)
     crow = np.exp(-((np.sin(angle * 7) / 0.35) ** 2)) * smoothstep(0.46, 0.50, x_HW) * smoothstep(0.66, 0.55, x_HW)

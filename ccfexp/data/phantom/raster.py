@@ -12,7 +12,7 @@ from ccfexp.data.phantom.head import FloatArray, IntArray
 EYE_BIAS = 0.10  # mesh units
 
 
-@njit(cache=True, fastmath=False)  # type: ignore[untyped-decorator]
+@njit(cache=True, fastmath=False)
 def z_buffer(
     point_V3: FloatArray, triangle_T3: IntArray, depth_bias_T: FloatArray, size: int
 ) -> tuple[IntArray, FloatArray, FloatArray]:
@@ -63,14 +63,22 @@ def z_buffer(
     return ids, bary, depth
 
 
-@njit(cache=True, fastmath=False)  # type: ignore[untyped-decorator]
+@njit(cache=True, fastmath=False)
 def vertex_normals(vertex_V3: FloatArray, triangle_T3: IntArray) -> FloatArray:
     """Area-weighted unit normals [V,3] of a triangle mesh."""
     normals = np.zeros_like(vertex_V3)
     for t in range(triangle_T3.shape[0]):
         i, j, k = triangle_T3[t, 0], triangle_T3[t, 1], triangle_T3[t, 2]
-        ax, ay, az = vertex_V3[j, 0] - vertex_V3[i, 0], vertex_V3[j, 1] - vertex_V3[i, 1], vertex_V3[j, 2] - vertex_V3[i, 2]
-        bx, by, bz = vertex_V3[k, 0] - vertex_V3[i, 0], vertex_V3[k, 1] - vertex_V3[i, 1], vertex_V3[k, 2] - vertex_V3[i, 2]
+        ax, ay, az = (
+            vertex_V3[j, 0] - vertex_V3[i, 0],
+            vertex_V3[j, 1] - vertex_V3[i, 1],
+            vertex_V3[j, 2] - vertex_V3[i, 2],
+        )
+        bx, by, bz = (
+            vertex_V3[k, 0] - vertex_V3[i, 0],
+            vertex_V3[k, 1] - vertex_V3[i, 1],
+            vertex_V3[k, 2] - vertex_V3[i, 2],
+        )
         nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
         for v in (i, j, k):
             normals[v, 0] += nx
@@ -84,7 +92,7 @@ def vertex_normals(vertex_V3: FloatArray, triangle_T3: IntArray) -> FloatArray:
     return normals
 
 
-@njit(cache=True, fastmath=False)  # type: ignore[untyped-decorator]
+@njit(cache=True, fastmath=False)
 def interpolate(attribute_VC: FloatArray, triangle_T3: IntArray, ids_N: IntArray, bary_N3: FloatArray) -> FloatArray:
     """Vertex attributes [N,C] at barycentric points of triangles."""
     channels = attribute_VC.shape[1]
@@ -97,7 +105,7 @@ def interpolate(attribute_VC: FloatArray, triangle_T3: IntArray, ids_N: IntArray
     return out
 
 
-@njit(cache=True, fastmath=False)  # type: ignore[untyped-decorator]
+@njit(cache=True, fastmath=False)
 def sample_texture(texture_HWC: FloatArray, u_N: FloatArray, v_N: FloatArray) -> FloatArray:
     """Bilinear look-up [N,C] at texel coordinates u (column) and v (row), clamped to the texture."""
     height, width, channels = texture_HWC.shape

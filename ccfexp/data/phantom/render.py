@@ -79,8 +79,10 @@ class Phantom:
         landmark_683 = self.landmarks(identity, mesh_V3)
         camera = Camera.frame(scene, landmark_683, size * _SUPERSAMPLING, crop)
         colour_HW3 = self._draw(identity, scene, camera, mesh_V3, weights, _bell(palsy, movement, intensity), size)
-        landmark_682 = camera.project(landmark_683)[:, :2] / _SUPERSAMPLING
-        return Photograph(_expose(colour_HW3, scene), landmark_682, Labels(identity.seed, seed, movement, intensity, palsy))
+        landmark_682 = camera.project(landmark_683)[:, :2] / np.float32(_SUPERSAMPLING)
+        return Photograph(
+            _expose(colour_HW3, scene), landmark_682, Labels(identity.seed, seed, movement, intensity, palsy)
+        )
 
     def weights(self, identity: Identity, movement: str, intensity: float, palsy: Palsy) -> Weights:
         """Weights of the expression units of this person making this movement under this palsy."""
@@ -175,7 +177,7 @@ def _background(head: Head, identity: Identity, scene: Scene, point_V3: FloatArr
     slope = 1 + np.float32(scene.background_slope) * (x_HW - 0.5) - 0.15 * y_HW
     wall = scene.background_3 * slope[..., None]
     if not identity.long_hair:
-        return wall.astype(np.float32)
+        return np.asarray(wall, np.float32)
     side = size * _SUPERSAMPLING
     nose_root = point_V3[head.landmark_vertex_68[27]]
     corners = point_V3[head.landmark_vertex_68[[36, 45]], 0]
@@ -183,7 +185,9 @@ def _background(head: Head, identity: Identity, scene: Scene, point_V3: FloatArr
     dx = (x_HW * side - nose_root[0]) / (1.22 * width)
     dy = np.minimum((y_HW * side - nose_root[1]) / (1.25 * width), 0)
     mask = smoothstep(1.04, 0.97, np.hypot(dx, dy))[..., None]
-    strand = identity.strand_noise_NN[(y_HW * 60).astype(np.int64) % 128, (x_HW * 200).astype(np.int64) % 128][..., None]
+    strand = identity.strand_noise_NN[(y_HW * 60).astype(np.int64) % 128, (x_HW * 200).astype(np.int64) % 128][
+        ..., None
+    ]
     hair = np.clip(identity.hair_3 * 0.75 * (1 + 0.3 * strand), 0, 1)
     return np.asarray(wall * (1 - mask) + hair * mask, np.float32)
 
@@ -201,4 +205,4 @@ def _expose(colour_HW3: FloatArray, scene: Scene) -> npt.NDArray[np.uint8]:
     image = gaussian_filter(colour_HW3 * scene.gain_3, (scene.blur * pixel, scene.blur * pixel, 0))
     noise = np.random.default_rng(scene.noise_seed).standard_normal(image.shape, np.float32)
     image = image + np.float32(scene.noise) * noise
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.asarray(np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -41,7 +41,9 @@ class Surface:
     part_N: npt.NDArray[np.uint8]
 
 
-def shade(head: Head, identity: Identity, scene: Scene, weights: Mapping[str, float], bell_2: FloatArray, surface: Surface) -> FloatArray:
+def shade(
+    head: Head, identity: Identity, scene: Scene, weights: Mapping[str, float], bell_2: FloatArray, surface: Surface
+) -> FloatArray:
     """Linear RGB [N,3] of the samples.
 
     Args:
@@ -72,7 +74,9 @@ def shade(head: Head, identity: Identity, scene: Scene, weights: Mapping[str, fl
 
 def _skin(head: Head, identity: Identity, weights: Mapping[str, float], a: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Albedo [N,3] and gloss [N] of skin, lips, lashes and scalp."""
-    folds_HW = np.tensordot(fold_strengths(weights).ravel(), head.folds_2KHW.reshape(6, TEXTURE_HEIGHT, TEXTURE_WIDTH), 1)
+    folds_HW = np.tensordot(
+        fold_strengths(weights).ravel(), head.folds_2KHW.reshape(6, TEXTURE_HEIGHT, TEXTURE_WIDTH), 1
+    )
     texture = np.concatenate([identity.albedo_HW3, folds_HW[..., None]], 2)
     u = (a[:, CANONICAL_X] - X_MIN) * np.float32((TEXTURE_WIDTH - 1) / (X_MAX - X_MIN))
     v = (Y_MAX - a[:, CANONICAL_Y]) * np.float32((TEXTURE_HEIGHT - 1) / (Y_MAX - Y_MIN))

@@ -7,7 +7,7 @@ federation non-IID, as hospitals are.
 import hashlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -56,8 +56,8 @@ class PhantomSite:
     left_share: float = 0.5
     synkinesis_share: float = 0.15
     holdout: int = 0
-    prior: Prior = Prior()
-    style: SceneStyle = SceneStyle()
+    prior: Prior = field(default_factory=Prior)
+    style: SceneStyle = field(default_factory=SceneStyle)
     jpeg_quality: int = 0
 
     def __post_init__(self) -> None:
@@ -69,6 +69,12 @@ class PhantomSite:
             raise ConfigError(f"site holdout={self.holdout} must lie in [0, subjects={self.subjects})")
         if self.first_identity < 0:
             raise ConfigError(f"site first_identity={self.first_identity} must be >= 0")
+        if not 0 <= self.jpeg_quality <= 100:
+            raise ConfigError(f"site jpeg_quality={self.jpeg_quality} must lie in [0, 100]; 0 = no JPEG")
+        self._check_mix()
+
+    def _check_mix(self) -> None:
+        """Refuse movements, grades and shares that cannot be drawn from."""
         for movement in self.movements:
             if movement not in MOVEMENTS:
                 raise ConfigError(f"site movement={movement!r} is not known.{did_you_mean(movement, MOVEMENTS)}")
@@ -77,8 +83,6 @@ class PhantomSite:
         for name in ("left_share", "synkinesis_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"site {name}={getattr(self, name)} must lie in [0, 1]")
-        if not 0 <= self.jpeg_quality <= 100:
-            raise ConfigError(f"site jpeg_quality={self.jpeg_quality} must lie in [0, 100]; 0 = no JPEG")
 
     @property
     def images(self) -> int:
@@ -103,7 +107,12 @@ def patient_palsy(site: PhantomSite, identity_seed: int) -> Palsy:
 
 
 def write_site(
-    site: PhantomSite, out: Path, image_size: int, *, loose: bool = False, on_subject: Callable[[int, int], None] | None = None
+    site: PhantomSite,
+    out: Path,
+    image_size: int,
+    *,
+    loose: bool = False,
+    on_subject: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Render a site's photographs as a manifest data set and return the path of its manifest.csv.
 
