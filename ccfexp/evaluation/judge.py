@@ -28,6 +28,7 @@ class Reading:
     """What the evaluators read from N pictures."""
 
     side_N: tuple[str, ...]
+    laterality_N: tuple[str, ...]  # the more affected side when "none" is no answer
     severity_N: Tensor
     movement_N: tuple[str, ...]
     landmark_N682: Tensor  # fractions of the image side
@@ -58,8 +59,10 @@ class Evaluators:
         """Read pictures in [-1, 1]."""
         vector_ND = torch.cat([self.expression(part).vector_BD for part in image_N3HW.split(128)])
         identity_ND = torch.cat([self.identity(part).vector_BD for part in image_N3HW.split(128)])
+        side_N3 = self._head("expression.side", vector_ND)
         return Reading(
-            side_N=tuple(SIDES[k] for k in self._head("expression.side", vector_ND).argmax(1).tolist()),
+            side_N=tuple(SIDES[k] for k in side_N3.argmax(1).tolist()),
+            laterality_N=tuple(SIDES[1 + k] for k in side_N3[:, 1:].argmax(1).tolist()),
             severity_N=self._head("expression.severity", vector_ND).mean(1),
             movement_N=tuple(
                 _MOVEMENT_NAMES[k] for k in self._head("expression.movement", vector_ND).argmax(1).tolist()
@@ -97,6 +100,8 @@ def judge(name: str, image_C3HW: Tensor, cases: HeldOutCases, evaluators: Evalua
                 psnr=float(psnr_C[c]),
                 identity_similarity=similarity_C[c],
                 movement_correct=reading.movement_N[c] == cases.movement_C[c],
+                laterality=reading.laterality_N[c],
+                grade=cases.grade_C[c],
             )
             for c in range(len(cases))
         ),

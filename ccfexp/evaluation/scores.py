@@ -8,7 +8,7 @@ landmarks and identity from the picture.  Models are set beside each other in ``
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE_LABELS = ("left", "right", "none", "bilateral")
+_SIDES = ("predicted_side", "true_side", "laterality")
+# In grade II the asymmetry is about as large as a healthy face's own, so the side cannot be told even from true pictures.
+CLEAR_GRADE = 3
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class CaseScores:
     on any scale that grows with it (House-Brackmann 1 to 6, or a regional severity in [0, 1]), predicted and true on
     the same.  ``nme``: landmark error over the inter-ocular distance; ``ssim``, ``psnr`` (dB): against the true
     picture; ``identity_similarity``: cosine with the person's identity photograph.  NaN marks what a case lacks.
+    ``laterality``: the more affected side (left, right) when asked for one; ``grade``: House-Brackmann, 1 to 6, asked for.
 
     Raises ValueError for an unknown side.
     """
@@ -45,10 +49,12 @@ class CaseScores:
     psnr: float
     identity_similarity: float
     movement_correct: bool
+    laterality: str = field(kw_only=True)
+    grade: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse a side that is no label: it would silently count as an error of the model."""
-        for name in ("true_side", "predicted_side"):
+        for name in _SIDES:
             if getattr(self, name) not in SIDE_LABELS:
                 raise ValueError(
                     f"Unknown {name}={getattr(self, name)!r}: expected one of {', '.join(SIDE_LABELS)} (the patient's)."
@@ -81,26 +87,30 @@ class Metric:
         return a > b if self.higher_is_better else a < b
 
 
+def _laterality_accuracy(laterality: NDArray[Any], true_side: NDArray[Any], grade: NDArray[Any]) -> float:
+    clear = grade >= CLEAR_GRADE
+    return accuracy(laterality[clear], true_side[clear]) if clear.any() else float("nan")
+
+
 def _severity_error(predicted: NDArray[Any], true: NDArray[Any]) -> float:
     return finite_mean(np.abs(predicted - true))
 
 
-_SIDES = ("predicted_side", "true_side")
 _SEVERITY = ("predicted_severity", "true_severity")
 METRICS: tuple[Metric, ...] = (
     Metric(
         "side_accuracy",
         "Side accuracy",
-        "Share of pictures whose palsy is on the asked side",
-        _SIDES,
-        accuracy,
+        "House-Brackmann III to VI: share of pictures whose more affected side, left or right, is the asked one",
+        ("laterality", "true_side", "grade"),
+        _laterality_accuracy,
         headline=True,
     ),
     Metric(
         "side_balanced_accuracy",
-        "Side accuracy, balanced",
-        "The same, averaged over left, right and none, so that the commonest side counts no more than the others",
-        _SIDES,
+        "Side accuracy with healthy",
+        "All grades: left, right or none recognised, averaged over the three so that each counts alike",
+        ("predicted_side", "true_side"),
         balanced_accuracy,
     ),
     Metric(

@@ -32,6 +32,8 @@ def model(name: str, skill: float, seed: int = 0, subjects: int = 10, cases: int
                     psnr=15 + 8 * skill + easy,
                     identity_similarity=0.7 + 0.2 * skill,
                     movement_correct=bool(luck.random() < skill),
+                    laterality=side if right and side != "none" else SIDES[luck.integers(2)],
+                    grade=int(grade),
                 )
             )
     return ModelScores(name, tuple(made))

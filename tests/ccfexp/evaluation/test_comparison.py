@@ -17,7 +17,7 @@ BY_KEY = {m.key: m for m in METRICS}
 def test_best_local_is_chosen_per_metric_in_its_direction() -> None:
     """One site draws better shapes, the other better sides: each is the opponent where it is strongest."""
     shapes = model("site A", 0.5)
-    sides = ModelScores("site B", tuple(replace(c, predicted_side=c.true_side, nme=c.nme + 0.05) for c in shapes.cases))
+    sides = ModelScores("site B", tuple(replace(c, laterality=c.true_side, nme=c.nme + 0.05) for c in shapes.cases))
 
     assert best_local(BY_KEY["side_accuracy"], [shapes, sides]).name == "site B"
     assert best_local(BY_KEY["landmark_nme"], [shapes, sides]).name == "site A"  # lower is better

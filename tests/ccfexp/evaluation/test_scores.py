@@ -15,16 +15,16 @@ BY_KEY = {m.key: m for m in METRICS}
 
 def test_every_metric_of_a_hand_made_pair() -> None:
     """Two cases, each number computed by hand."""
-    first = CaseScores(0, "left", "left", 5.0, 4.0, 0.05, 0.8, 20.0, 0.9, movement_correct=True)
-    second = CaseScores(1, "none", "left", 1.0, 3.0, 0.07, 0.6, 18.0, 0.7, movement_correct=False)
-    third = CaseScores(2, "left", "left", 3.0, 3.5, float("nan"), 0.7, 19.0, 0.8, movement_correct=True)
+    first = CaseScores(0, "left", "left", 5.0, 4.0, 0.05, 0.8, 20.0, 0.9, True, laterality="left", grade=5)  # fmt: skip
+    second = CaseScores(1, "none", "left", 1.0, 3.0, 0.07, 0.6, 18.0, 0.7, False, laterality="right", grade=1)
+    third = CaseScores(2, "left", "left", 3.0, 3.5, float("nan"), 0.7, 19.0, 0.8, True, laterality="right", grade=3)
     scores = ModelScores("m", (first, second, third))
 
     found = {key: scores.estimate(metric) for key, metric in BY_KEY.items()}
 
     assert found == pytest.approx(
         {
-            "side_accuracy": 2 / 3,
+            "side_accuracy": 1 / 2,  # the healthy second case does not count
             "side_balanced_accuracy": 0.5,
             "severity_spearman": 1.0,
             "severity_error": (1 + 2 + 0.5) / 3,
@@ -56,4 +56,4 @@ def test_a_model_needs_cases() -> None:
 def test_a_side_that_is_no_label_is_refused() -> None:
     """The error names the field and the value."""
     with pytest.raises(ValueError, match="predicted_side='L'"):
-        CaseScores(0, "left", "L", 1.0, 1.0, 0.1, 0.5, 20.0, 0.9, movement_correct=True)
+        CaseScores(0, "left", "L", 1.0, 1.0, 0.1, 0.5, 20.0, 0.9, True, laterality="left", grade=3)
