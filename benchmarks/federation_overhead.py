@@ -85,4 +85,6 @@ class _Stopwatch:
 
 
 if __name__ == "__main__":
-    sys.exit(main(measure, about="Federated rounds with one site over the same steps in a plain loop, start-up left out"))
+    sys.exit(
+        main(measure, about="Federated rounds with one site over the same steps in a plain loop, start-up left out")
+    )

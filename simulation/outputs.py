@@ -1,7 +1,8 @@
 """What a run leaves behind: metrics as JSON and TensorBoard, and the report."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ccfexp.evaluation.comparison import Comparison, compare
 from ccfexp.evaluation.judge import case_indices
 from ccfexp.evaluation.report import Curve, CurvePanel, PictureRow, ReportData, RunFacts, write_report
 from configs import config_hash, resolved_json
-from server.checkpoint import Progress
+from server.checkpoint import Progress, RoundRecord
 from simulation.baselines import POOLED
 from simulation.sites import composition
 from simulation.stages import BASE, FEDERATED, TARGET, Outcome
@@ -28,6 +29,11 @@ _SHOWN = (
     (5, "smile_teeth"), (6, "gentle_eye_closure"), (4, "brow_raise"), (3, "smile_closed"), (6, "lip_pucker"),
     (1, "smile_teeth"), (4, "snarl"), (5, "lower_teeth"), (6, "rest"), (2, "smile_teeth"),
 )  # fmt: skip
+_NOTES = (
+    "Each site takes the same steps in the federated run and alone; pooled takes the sum of all sites' steps.",
+    "The evaluators are networks trained on other phantom people than those that condition or train the model. "
+    "The row 'true target' shows what they read from the pictures that would be right.",
+)
 _PACKAGES = ("torch", "diffusers", "peft", "flwr", "numpy")
 
 
@@ -67,7 +73,11 @@ def _metrics(outcome: Outcome, comparison: Comparison) -> dict[str, Any]:
         ]
         for name, progress in outcome.histories.items()
     }
-    facts = {"command": outcome.command, "seconds": round(outcome.seconds, 1), "config_sha256": config_hash(outcome.config)}
+    facts = {
+        "command": outcome.command,
+        "seconds": round(outcome.seconds, 1),
+        "config_sha256": config_hash(outcome.config),
+    }
     return {**facts, "comparison": comparison.to_json(), "rounds": rounds}
 
 
@@ -96,34 +106,36 @@ def _report(outcome: Outcome, comparison: Comparison) -> ReportData:
         pictures=_pictures(outcome),
         facts=_facts(outcome),
         config_json=resolved_json(config),
-        notes=(
-            "Each site takes the same training steps in the federated run and alone; pooled takes the sum of all sites' steps.",
-            "The evaluators are networks trained on other phantom people than those that condition or train the model; "
-            "the row 'true target' shows what they read from the pictures that would be right.",
-        ),
+        notes=_NOTES,
     )
 
 
 def _panels(histories: Mapping[str, Progress]) -> tuple[CurvePanel, ...]:
     names = {FEDERATED: "federated", POOLED: "pooled"}
     validation = tuple(
-        _curve(names.get(name, f"site {name} alone"), progress, lambda r: r.evaluation.get("validation_loss"))
+        _curve(names.get(name, f"site {name} alone"), progress, _validation_loss)
         for name, progress in histories.items()
     )
-    sites = sorted({site for record in histories[FEDERATED].history for site in record.metrics})
-    training = tuple(
-        _curve(f"site {site}", histories[FEDERATED], lambda r, site=site: r.metrics.get(site, {}).get("loss"))
-        for site in sites
-    )
+    federated = histories[FEDERATED]
+    sites = sorted({site for record in federated.history for site in record.metrics})
+    training = tuple(_curve(f"site {site}", federated, partial(_training_loss, site)) for site in sites)
     return (
         CurvePanel("Loss on people never trained on", "round", "denoising loss", validation),
         CurvePanel("Training loss in the federated run", "round", "cycle loss", training),
     )
 
 
-def _curve(name: str, progress: Progress, value_of: Any) -> Curve:
-    points = [(float(record.round_number), value_of(record)) for record in progress.history]
-    points = [(x, y) for x, y in points if y is not None]
+def _validation_loss(record: RoundRecord) -> float | None:
+    return record.evaluation.get("validation_loss")
+
+
+def _training_loss(site: str, record: RoundRecord) -> float | None:
+    return record.metrics.get(site, {}).get("loss")
+
+
+def _curve(name: str, progress: Progress, value_of: Callable[[RoundRecord], float | None]) -> Curve:
+    values = [(float(record.round_number), value_of(record)) for record in progress.history]
+    points = [(x, y) for x, y in values if y is not None]
     return Curve(name, tuple(x for x, _ in points), tuple(y for _, y in points))
 
 

@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: the disk refused: {error.strerror}; free some space and give the same command again", file=sys.stderr)
+        print(
+            f"error: the disk refused: {error.strerror}; free some space and give the same command again",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on after the last complete round", file=sys.stderr)
@@ -62,8 +65,12 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m simulation.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("words", nargs="*", metavar="CONFIG | key=value", help=f"one of {', '.join(available())}; overrides")
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="local: in this process, one after the other")
+    parser.add_argument(
+        "words", nargs="*", metavar="CONFIG | key=value", help=f"one of {', '.join(available())}; overrides"
+    )
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="local: in this process, one after the other"
+    )
     parser.add_argument("--out", type=Path, default=None, help="folder of the run (default runs/<name>)")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument("--verbose", action="store_true", help="show what the parts log")

@@ -70,7 +70,9 @@ def simulate(config: RunConfig, folder: Path, command: str, engine: Engine, prog
     clock, started = time.monotonic(), datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     torch.set_num_threads(config.threads)
     atomic_write_text(folder / "config.json", resolved_json(config))
-    progress.stage(f"rendering {sum(site.images for site in config.sites)} phantom photographs for {len(config.sites)} sites")
+    progress.stage(
+        f"rendering {sum(site.images for site in config.sites)} phantom photographs for {len(config.sites)} sites"
+    )
     manifests = prepare_sites(config.sites, config.image_size, folder / "sites")
     scorer = _scorer(config, folder)
     outcome = Outcome(config, command, manifests, started, 0.0, {}, scorer)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SIDE_LABELS = ("left", "right", "none", "bilateral")
 _SIDES = ("predicted_side", "true_side", "laterality")
-# In grade II the asymmetry is about as large as a healthy face's own, so the side cannot be told even from true pictures.
+# In grade II the asymmetry is about a healthy face's own: the side cannot be told even from true pictures.
 CLEAR_GRADE = 3
 
 
@@ -34,7 +34,7 @@ class CaseScores:
     on any scale that grows with it (House-Brackmann 1 to 6, or a regional severity in [0, 1]), predicted and true on
     the same.  ``nme``: landmark error over the inter-ocular distance; ``ssim``, ``psnr`` (dB): against the true
     picture; ``identity_similarity``: cosine with the person's identity photograph.  NaN marks what a case lacks.
-    ``laterality``: the more affected side (left, right) when asked for one; ``grade``: House-Brackmann, 1 to 6, asked for.
+    ``laterality``: the more affected side (left, right) if one must be named; ``grade``: House-Brackmann asked for.
 
     Raises ValueError for an unknown side.
     """

@@ -38,7 +38,7 @@ class BaseRecipe:
         )
     )
     loss: CycleConfig = field(default_factory=lambda: CycleConfig(cycle_weight=0.0))
-    steps: int = 10_000
+    steps: int = 5_000
     batch_size: int = 32
     learning_rate: float = 6e-4
     warm_up: int = 300
