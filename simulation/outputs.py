@@ -31,8 +31,10 @@ _SHOWN = (
 )  # fmt: skip
 _NOTES = (
     "Each site takes the same steps in the federated run and alone; pooled takes the sum of all sites' steps.",
-    "The evaluators are networks trained on other phantom people than those that condition or train the model. "
-    "The row 'true target' shows what they read from the pictures that would be right.",
+    (
+        "The evaluators are networks trained on other phantom people than those that condition or train the model. "
+        "The row 'true target' shows what they read from the pictures that would be right."
+    ),
 )
 _PACKAGES = ("torch", "diffusers", "peft", "flwr", "numpy")
 
@@ -111,9 +113,9 @@ def _report(outcome: Outcome, comparison: Comparison) -> ReportData:
 
 
 def _panels(histories: Mapping[str, Progress]) -> tuple[CurvePanel, ...]:
-    names = {FEDERATED: "federated", POOLED: "pooled"}
+    together = (FEDERATED, POOLED)
     validation = tuple(
-        _curve(names.get(name, f"site {name} alone"), progress, _validation_loss)
+        _curve(name if name in together else f"site {name} alone", progress, _validation_loss)
         for name, progress in histories.items()
     )
     federated = histories[FEDERATED]
