@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass, field, replace
 
 from ccfexp.adapter import AdapterConfig
 from ccfexp.data.phantom.sites import PhantomSite
 from ccfexp.errors import ConfigError
 from ccfexp.training import TrainConfig
 from configs.federation import EngineConfig, FederationConfig
+
+FIRST_RESERVED = 100_000
+"""Phantom people from this number on belong to pretraining and evaluation."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class RunConfig:
     sites: tuple[PhantomSite, ...]
     image_size: int  # pixels
     expected_minutes: float  # on two cores, for the estimate that --dry-run prints
+    site_copies: int = 1  # every listed site stands for so many hospitals alike, each with people of its own
     threads: int = 2  # torch threads of a process that trains
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -54,7 +59,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what its parts cannot check alone."""
-        names = [site.name for site in self.sites]
+        if self.site_copies < 1:
+            raise ConfigError(f"site_copies={self.site_copies} must be at least 1; 1 takes the sites as they are")
+        hospitals = self.hospitals
+        names = [site.name for site in hospitals]
         if len(set(names)) != len(names):
             raise ConfigError(f"sites={names} must have different names; rename one")
         if len(names) < self.federation.min_sites:
@@ -62,9 +70,37 @@ class RunConfig:
                 f"federation.min_sites={self.federation.min_sites} must be at most the number of sites, {len(names)}; "
                 "lower it or add a site"
             )
+        _check_people(hospitals)
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed={self.seed} must be 0 to 2^63 - 1; choose another")
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1; use the number of cores")
         if not self.name or any(sign in self.name for sign in "/\\\0") or self.name.startswith("."):
             raise ConfigError(f"name={self.name!r} must be a plain folder name; it names the folder under runs/")
+
+    @property
+    def hospitals(self) -> tuple[PhantomSite, ...]:
+        """All sites of the run: the listed ones, or `site_copies` of each with people of their own."""
+        if self.site_copies == 1:
+            return self.sites
+        return tuple(
+            replace(site, name=f"{site.name}{copy:03d}", first_identity=site.first_identity + copy * site.subjects)
+            for copy in range(self.site_copies)
+            for site in self.sites
+        )
+
+
+def _check_people(hospitals: tuple[PhantomSite, ...]) -> None:
+    """Nobody is a patient of two hospitals, and nobody has been seen in pretraining or is kept for evaluation."""
+    ranges = sorted((site.first_identity, site.first_identity + site.subjects, site.name) for site in hospitals)
+    for (_, end, name), (begin, _, following) in itertools.pairwise(ranges):
+        if begin < end:
+            raise ConfigError(
+                f"sites {name} and {following} share people: first_identity={begin} of {following} must be at least "
+                f"{end}; move one of them"
+            )
+    if ranges and ranges[-1][1] > FIRST_RESERVED:
+        raise ConfigError(
+            f"people of site {ranges[-1][2]} end at {ranges[-1][1]}; first_identity + subjects must be at most "
+            f"{FIRST_RESERVED}, because pretraining and evaluation use the people from there on"
+        )

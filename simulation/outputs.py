@@ -22,7 +22,6 @@ from ccfexp.evaluation.report import Curve, CurvePanel, PictureRow, ReportData, 
 from configs import config_hash, resolved_json
 from server.checkpoint import Progress, RoundRecord
 from simulation.baselines import POOLED
-from simulation.sites import composition
 from simulation.stages import BASE, FEDERATED, TARGET, Outcome
 
 _SHOWN = (
@@ -104,7 +103,7 @@ def _report(outcome: Outcome, comparison: Comparison) -> ReportData:
         title=f"Federated CCFExp on phantoms: {config.name}",
         comparison=comparison,
         panels=_panels(outcome.histories),
-        sites=tuple(composition(name, path, config.image_size) for name, path in sorted(outcome.manifests.items())),
+        sites=outcome.sites,
         pictures=_pictures(outcome),
         facts=_facts(outcome),
         config_json=resolved_json(config),
@@ -175,7 +174,7 @@ def _facts(outcome: Outcome) -> RunFacts:
         command=outcome.command,
         seeds={
             "run": config.seed,
-            **{f"site {site.name}, first person": site.first_identity for site in config.sites},
+            **{f"site {site.name}, first person": site.first_identity for site in config.hospitals},
             "held-out people from": FIRST_PERSON,
         },
         started=outcome.started,
@@ -190,5 +189,5 @@ def _facts(outcome: Outcome) -> RunFacts:
         adapter_parameters=parameters,
         adapter_bytes=raw,
         wire_bytes_up=raw * sum(len(record.weights) for record in history),
-        wire_bytes_down=raw * len(config.sites) * config.federation.rounds,
+        wire_bytes_down=raw * len(config.hospitals) * config.federation.rounds,
     )

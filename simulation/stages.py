@@ -11,6 +11,7 @@ from ccfexp._io import atomic_write_text
 from ccfexp.adapter import AdapterState
 from ccfexp.checkpoint import save_adapter
 from ccfexp.evaluation.cases import phantom_cases
+from ccfexp.evaluation.report import SiteComposition
 from ccfexp.evaluation.scores import ModelScores
 from ccfexp.model import CCFExp
 from ccfexp.sampling import SamplingConfig
@@ -22,7 +23,7 @@ from simulation.baselines import POOLED, local_and_pooled, train_baseline
 from simulation.federate import Callbacks, Engine, run_federation
 from simulation.progress import RunProgress
 from simulation.scoring import Scorer
-from simulation.sites import prepare_sites
+from simulation.sites import composition, prepare_sites
 
 BASE, FEDERATED, TARGET = "base", "federated", "true target"
 
@@ -34,6 +35,7 @@ class Outcome:
     config: RunConfig
     command: str
     manifests: dict[str, Path]
+    sites: tuple[SiteComposition, ...]
     started: str
     seconds: float
     histories: dict[str, Progress]
@@ -49,8 +51,8 @@ class Outcome:
 
 def work_units(config: RunConfig) -> int:
     """Units of work for the progress bar: a training image counts ``_TRAIN_COST`` network evaluations."""
-    trained = 3 * len(config.sites) * config.federation.rounds * config.train.steps
-    drawn = (3 + len(config.sites)) * 6 * config.evaluation.patients * config.evaluation.sampling_steps
+    trained = 3 * len(config.hospitals) * config.federation.rounds * config.train.steps
+    drawn = (3 + len(config.hospitals)) * 6 * config.evaluation.patients * config.evaluation.sampling_steps
     return trained * _step_units(config) + drawn
 
 
@@ -70,12 +72,13 @@ def simulate(config: RunConfig, folder: Path, command: str, engine: Engine, prog
     clock, started = time.monotonic(), datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     torch.set_num_threads(config.threads)
     atomic_write_text(folder / "config.json", resolved_json(config))
-    progress.stage(
-        f"rendering {sum(site.images for site in config.sites)} phantom photographs for {len(config.sites)} sites"
-    )
-    manifests = prepare_sites(config.sites, config.image_size, folder / "sites")
+    photographs = sum(site.images for site in config.hospitals)
+    progress.stage(f"rendering {photographs} phantom photographs for {len(config.hospitals)} sites")
+    manifests = prepare_sites(config.hospitals, config.image_size, folder / "sites")
+    # Every file is checked here, so that a damaged data set is told row by row before anything is trained.
+    sites = tuple(composition(name, path, config.image_size) for name, path in sorted(manifests.items()))
     scorer = _scorer(config, folder)
-    outcome = Outcome(config, command, manifests, started, 0.0, {}, scorer)
+    outcome = Outcome(config, command, manifests, sites, started, 0.0, {}, scorer)
     _federate(outcome, folder, engine, progress)
     _train_baselines(outcome, folder, progress)
     _score(outcome, progress)
@@ -94,14 +97,14 @@ def _scorer(config: RunConfig, folder: Path) -> Scorer:
 def _federate(outcome: Outcome, folder: Path, engine: Engine, progress: RunProgress) -> None:
     config, scorer = outcome.config, outcome.scorer
     rounds, units = config.federation.rounds, _step_units(config)
-    progress.stage(f"federated: {rounds} rounds of {config.train.steps} steps at each of {len(config.sites)} sites")
+    progress.stage(f"federated: {rounds} rounds of {config.train.steps} steps at each of {len(config.hospitals)} sites")
 
     def on_step(site: str, number: int, step: int, steps: int, loss: float) -> None:
         progress.advance(units, f"federated round {number}/{rounds} site {site} step {step}/{steps} loss {loss:.4f}")
 
     def on_round(number: int, adapter: AdapterState, _: dict[str, float]) -> dict[str, float]:
         if engine == "ray" and number:  # workers report no steps
-            done = units * config.train.steps * len(config.sites)
+            done = units * config.train.steps * len(config.hospitals)
             progress.advance(done, f"federated round {number}/{rounds}")
         return _validation(scorer, config, number, adapter)
 
