@@ -5,6 +5,7 @@ residual convolutions and the time projections of the U-Net and on every linear 
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -66,6 +67,12 @@ def lora_config(model: nn.Module, config: AdapterConfig) -> LoraConfig:
         chosen += matched
     alpha: Any = config.alpha  # declared as an integer by peft, which only divides by the rank
     return LoraConfig(r=config.rank, lora_alpha=alpha, target_modules=sorted(chosen), lora_dropout=0.0, bias="none")
+
+
+def targets_of(layers: Iterable[str]) -> tuple[str, ...]:
+    """The targets that named layers belong to, in the order of ``TARGETS``."""
+    names = list(layers)
+    return tuple(target for target, pattern in TARGETS.items() if any(re.fullmatch(pattern, name) for name in names))
 
 
 def attach(model: nn.Module, config: AdapterConfig, seed: int) -> LoraConfig:

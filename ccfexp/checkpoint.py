@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ccfexp._io import atomic_write_bytes, atomic_write_json
-from ccfexp.adapter import AdapterConfig, AdapterState, lora_config
+from ccfexp.adapter import AdapterConfig, AdapterState, lora_config, targets_of
 from ccfexp.errors import CheckpointError
 from ccfexp.model import CCFExp
 
@@ -53,8 +53,9 @@ def load_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
     try:
         tensors = load_file(folder / _WEIGHTS)
         record = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        config = AdapterConfig(rank=int(record["r"]), alpha=float(record["lora_alpha"]))
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        targets = targets_of(record["target_modules"])
+        config = AdapterConfig(rank=int(record["r"]), alpha=float(record["lora_alpha"]), targets=targets)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"adapter cannot be read ({type(error).__name__}); it needs {_WEIGHTS} and {_CONFIG} as a run writes them"
         ) from error

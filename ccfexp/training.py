@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save
@@ -34,6 +35,9 @@ class TrainConfig:
         learning_rate: of AdamW, which starts anew each round.
         decay_rounds: the learning rate falls linearly to zero over so many rounds; 0 = constant.
         gradient_clip: bound on the gradient norm of the whole adapter.
+        expression_from: which photograph gives the expression: the target itself (published), or the same patient's
+            same movement in another session where there is one. Another day's pose and light cannot be copied, so
+            they must be taken from the identity photograph.
         cycle: the loss.
     """
 
@@ -42,6 +46,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     decay_rounds: int = 0
     gradient_clip: float = 1.0
+    expression_from: Literal["target", "other_session"] = "other_session"
     cycle: CycleConfig = field(default_factory=CycleConfig)
 
     def __post_init__(self) -> None:
@@ -51,6 +56,8 @@ class TrainConfig:
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"train {name}={getattr(self, name)} must be > 0")
+        if self.expression_from not in ("target", "other_session"):
+            raise ConfigError(f"train expression_from={self.expression_from!r} must be target or other_session")
         if self.decay_rounds < 0:
             raise ConfigError(f"train decay_rounds={self.decay_rounds} must be >= 0")
 
@@ -104,13 +111,13 @@ class SiteData:
             atomic_write_bytes(path, save(features))
         return cls(images, **features)
 
-    def batch(self, target_B: Tensor, device: torch.device) -> Batch:
-        """Training examples whose expression photograph is the target itself, as published."""
+    def batch(self, target_B: Tensor, expression_B: Tensor, device: torch.device) -> Batch:
+        """Training examples: which images to draw, and which photographs show their expression."""
         identity_B = self.images.identity_N[target_B]
         return Batch(
             target_B3HW=to_unit_range(self.images.image_N3HW[target_B]).to(device),
             identity=self.identity(identity_B, device),
-            expression=self.expression(target_B, device),
+            expression=self.expression(expression_B, device),
             target_identity_BD=self.identity_ND[target_B].to(device),
             target_landmark_B136=self.landmark_N136[target_B].to(device),
         )
@@ -167,10 +174,13 @@ def train_local(
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.rate(round_number), weight_decay=0.0)
+    repeats = data.images.repeats() if config.expression_from == "other_session" else None
     device, total = model.device, 0.0
     for step in range(1, config.steps + 1):
         generator = torch.Generator().manual_seed(step_seed(seed, round_number, step))
-        batch = data.batch(_draw_targets(data.images, config.batch_size, generator), device)
+        target_B = _draw_targets(data.images, config.batch_size, generator)
+        expression_B = target_B if repeats is None else _draw_repeats(target_B, repeats, generator)
+        batch = data.batch(target_B, expression_B, device)
         t_B = stratified_timesteps(config.batch_size, model.config.diffusion.steps, generator)
         eps = torch.randn(batch.target_B3HW.shape, generator=generator)
         loss = cycle_loss(model, batch, t_B.to(device), eps.to(device), config.cycle).total_B.mean()
@@ -192,6 +202,15 @@ def step_seed(seed: int, round_number: int, step: int) -> int:
 
 def _draw_targets(images: PatientImages, size: int, generator: torch.Generator) -> Tensor:
     return images.target_T[torch.randint(len(images.target_T), (size,), generator=generator)]
+
+
+def _draw_repeats(target_B: Tensor, repeats: list[Tensor], generator: torch.Generator) -> Tensor:
+    """For each target one of the photographs that repeat it, the target itself where none does."""
+    chosen = []
+    for target in target_B.tolist():
+        others = repeats[target]
+        chosen.append(int(others[torch.randint(len(others), (), generator=generator)]) if len(others) else target)
+    return torch.tensor(chosen)
 
 
 def stratified_timesteps(count: int, steps: int, generator: torch.Generator) -> Tensor:

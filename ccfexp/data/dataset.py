@@ -51,6 +51,19 @@ class PatientImages:
     side_N: list[str]
     grade_N: list[int | None]
 
+    def repeats(self) -> list[torch.Tensor]:
+        """For each image the indices [any number] of the same patient's same movement in another session."""
+        groups: dict[tuple[int, str], list[int]] = defaultdict(list)
+        keys = list(zip(self.patient_N.tolist(), self.movement_N, strict=True))
+        for index, key in enumerate(keys):
+            groups[key].append(index)
+        # Photographs of one session share their identity image.
+        session_N = self.identity_N.tolist()
+        return [
+            torch.tensor([other for other in groups[key] if session_N[other] != session_N[index]], dtype=torch.int64)
+            for index, key in enumerate(keys)
+        ]
+
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.movement_N)

@@ -8,11 +8,14 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ccfexp._io import atomic_write_bytes
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.losses import Batch, CycleConfig, cycle_loss
 from ccfexp.model import PHANTOM, CCFExp, FrozenEncoders, ModelConfig
@@ -78,6 +81,13 @@ class Features:
                 expression = encoders.expression_features(x_B3HW, identity.vector_BD)
                 parts.append(tuple(part.half().cpu() for part in (*identity, *expression)))
         return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    @classmethod
+    def cached(cls, people: Population, encoders: FrozenEncoders, device: torch.device | str, path: Path) -> "Features":
+        """As ``of``, kept in ``path`` so that a resumed training starts at once."""
+        if not path.is_file():
+            atomic_write_bytes(path, save(vars(cls.of(people, encoders, device))))
+        return cls(**load_file(path))
 
 
 class PairSampler:

@@ -1,6 +1,7 @@
 """The stage that makes the phantom base: resumable, with a curve of held-out quality against images seen."""
 # ruff: noqa: T201 - the stage of a command line program says how far it is
 
+import hashlib
 import json
 import time
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
+from ccfexp import weights
 from ccfexp._io import atomic_write_bytes, canonical_json
 from ccfexp.errors import CheckpointError
 from ccfexp.model import FrozenEncoders, config_to_json
@@ -59,7 +61,8 @@ def _train(
 ) -> None:
     encoders, device = state.model.encoders, state.model.device
     people = cached_population(recipe.population, work, workers)
-    pairs = PairSampler(people, Features.of(people, encoders, device), recipe.crossed)
+    features = work / f"base-features-{_encoders_key(recipe)}.safetensors"
+    pairs = PairSampler(people, Features.cached(people, encoders, device, features), recipe.crossed)
     judges = render_population(CURVE_POPULATION, workers=1)
     held_out = PairSampler(judges, Features.of(judges, encoders, device), 0.5)
     started, first, average = time.monotonic(), state.step, None
@@ -81,6 +84,13 @@ def _train(
             _snapshot(state, recipe, snapshot)
         if out_of_time:
             return
+
+
+def _encoders_key(recipe: BaseRecipe) -> str:
+    """Names the encoders and the people that cached features were made from."""
+    names = recipe.model.encoders
+    facts = [weights.sha256(name) for name in (names.identity, names.face, names.landmark)] + [str(recipe.population)]
+    return hashlib.sha256("|".join(facts).encode()).hexdigest()[:16]
 
 
 def _snapshot(state: BaseState, recipe: BaseRecipe, path: Path) -> None:
