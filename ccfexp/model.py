@@ -149,6 +149,14 @@ class CCFExp(nn.Module):
         model.base_sha256 = digest
         return freeze(model)
 
+    def to(self, *args: Any, **kwargs: Any) -> "CCFExp":  # noqa: ANN401 (torch's own arguments)
+        """As ``nn.Module.to``, and the encoders with it: they are no submodules, so nothing of them is ever trained."""
+        super().to(*args, **kwargs)
+        for encoder in (self.encoders.identity, self.encoders.face, self.encoders.landmark):
+            if isinstance(encoder, nn.Module):
+                encoder.to(*args, **kwargs)
+        return self
+
     def forward(self, x_t_B3HW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Prediction [B,3,H,W] in the parametrisation of ``config.diffusion``."""
         prediction: Tensor = self.unet.predict(x_t_B3HW, t_B, condition.token_BNT, condition.style_BE)

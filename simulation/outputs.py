@@ -55,8 +55,8 @@ def _compare(outcome: Outcome) -> Comparison:
         [scores[site] for site in sorted(outcome.manifests)],
         scores[POOLED],
         scores[TARGET],
-        seed=outcome.config.seed,
-        resamples=outcome.config.evaluation.bootstrap,
+        seed=outcome.plan.config.seed,
+        resamples=outcome.plan.config.evaluation.bootstrap,
     )
 
 
@@ -75,9 +75,9 @@ def _metrics(outcome: Outcome, comparison: Comparison) -> dict[str, Any]:
         for name, progress in outcome.histories.items()
     }
     facts = {
-        "command": outcome.command,
+        "command": outcome.plan.command,
         "seconds": round(outcome.seconds, 1),
-        "config_sha256": config_hash(outcome.config),
+        "config_sha256": config_hash(outcome.plan.config),
     }
     return {**facts, "comparison": comparison.to_json(), "rounds": rounds}
 
@@ -98,7 +98,7 @@ def _write_tensorboard(histories: Mapping[str, Progress], folder: Path) -> None:
 
 
 def _report(outcome: Outcome, comparison: Comparison) -> ReportData:
-    config = outcome.config
+    config = outcome.plan.config
     return ReportData(
         title=f"Federated CCFExp on phantoms: {config.name}",
         comparison=comparison,
@@ -164,14 +164,14 @@ def _picture(cases: HeldOutCases, c: int, pictures: Mapping[str, Tensor]) -> Pic
 
 
 def _facts(outcome: Outcome) -> RunFacts:
-    config, model = outcome.config, outcome.scorer.model
+    config, model = outcome.plan.config, outcome.scorer.model
     parameters = sum(value.numel() for value in outcome.adapter.values())
     raw = 4 * parameters
     names = model.config.encoders
     encoders = {name: weights.sha256(name) for name in (names.identity, names.face, names.landmark)}
     history = outcome.histories[FEDERATED].history
     return RunFacts(
-        command=outcome.command,
+        command=outcome.plan.command,
         seeds={
             "run": config.seed,
             **{f"site {site.name}, first person": site.first_identity for site in config.hospitals},

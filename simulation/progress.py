@@ -67,6 +67,12 @@ class RunProgress:
                 flush=True,
             )
 
+    def skip_to(self, units: int) -> None:
+        """An earlier run has done part of this stage: count up to ``units``, without taking it for speed."""
+        skipped = max(0, units - self._done)
+        self._done += skipped
+        self._first += skipped
+
     def _left(self, now: float) -> str:
         done_here = self._done - self._first
         if done_here <= 0:

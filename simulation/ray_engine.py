@@ -11,7 +11,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from ccfexp.errors import ConfigError
+from ccfexp.errors import ConfigError, RoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +36,7 @@ def run_on_ray(server_app: ServerApp, client_app: ClientApp, nodes: int, config:
 
     Raises:
         ConfigError: Ray is not installed.
+        RoundError: Ray failed, not a site.
         CCFExpError: whatever the ServerApp raises.
     """
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -49,6 +50,11 @@ def run_on_ray(server_app: ServerApp, client_app: ClientApp, nodes: int, config:
     try:
         with _without_deprecation():
             run_simulation(server_app, client_app, num_supernodes=nodes, backend_config={"client_resources": resources})
+    except RuntimeError as error:  # what Flower makes of any failure of Ray itself
+        raise RoundError(
+            "Ray's workers could not be started or were lost; free processor time and memory, "
+            "then run the same command again, or choose engine=local"
+        ) from error
     finally:
         stop.set()
 

@@ -23,7 +23,7 @@ from configs import available, load, resolved_json
 from configs.run import RunConfig
 from simulation.outputs import write_outputs
 from simulation.progress import RunProgress
-from simulation.stages import simulate, work_units
+from simulation.stages import Plan, simulate
 
 _DEFAULT = "default"
 
@@ -40,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         folder = chosen.out or Path("runs") / config.name
         command = shlex.join(["python", "-m", "simulation.run", *words])
-        with RunProgress(work_units(config)) as progress:
-            outcome = simulate(config, folder, command, chosen.engine, progress)
+        plan = Plan(config, folder, command, chosen.engine, chosen.device)
+        with RunProgress(plan.work_units) as progress:
+            outcome = simulate(plan, progress)
             comparison = write_outputs(outcome, folder)
     except CCFExpError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,6 +73,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
         "--engine", choices=("local", "ray"), default="local", help="local: in this process, one after the other"
     )
     parser.add_argument("--out", type=Path, default=None, help="folder of the run (default runs/<name>)")
+    parser.add_argument("--device", default="cpu", help="torch device, for example cuda")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
     parser.add_argument("--verbose", action="store_true", help="show what the parts log")
     chosen = parser.parse_intermixed_args(words)

@@ -10,7 +10,7 @@ import torch
 from ccfexp._io import atomic_write_text
 from ccfexp.adapter import AdapterState
 from ccfexp.checkpoint import save_adapter
-from ccfexp.evaluation.cases import phantom_cases
+from ccfexp.evaluation.cases import CASES_PER_PERSON, phantom_cases
 from ccfexp.evaluation.report import SiteComposition
 from ccfexp.evaluation.scores import ModelScores
 from ccfexp.model import CCFExp
@@ -26,20 +26,59 @@ from simulation.scoring import Scorer
 from simulation.sites import composition, prepare_sites
 
 BASE, FEDERATED, TARGET = "base", "federated", "true target"
+_TRAIN_COST = 6  # a two-pass step over one image costs about as much as six evaluations of the network
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for: the resolved configuration, where it is written, and how it is run.
+
+    Attributes:
+        config: the resolved configuration.
+        folder: of the run.
+        command: as it was typed, for the report.
+        engine: "local" (this process) or "ray" (parallel workers).
+        device: torch device on which everything is trained and drawn.
+    """
+
+    config: RunConfig
+    folder: Path
+    command: str
+    engine: Engine = "local"
+    device: str = "cpu"
+
+    @property
+    def step_units(self) -> int:
+        """Units of work of one training step."""
+        return _TRAIN_COST * self.config.train.batch_size
+
+    @property
+    def work_units(self) -> int:
+        """Units of work of the whole run, in evaluations of the network."""
+        config, sites = self.config, len(self.config.hospitals)
+        trained = 3 * sites * config.federation.rounds * config.train.steps  # federated, each site alone, pooled
+        drawn = (3 + sites) * CASES_PER_PERSON * config.evaluation.patients * config.evaluation.sampling_steps
+        return trained * self.step_units + drawn
+
+    def model(self) -> CCFExp:
+        """The base with the run's first adapter."""
+        model = CCFExp.from_base(self.config.base).to(self.device)
+        model.attach_adapter(self.config.adapter, self.config.seed)
+        return model
 
 
 @dataclass
 class Outcome:
-    """What a run has come to; pictures uint8 [C,3,H,W] by model name."""
+    """What a run has come to; pictures uint8 [C,3,H,W] and scores by model name."""
 
-    config: RunConfig
-    command: str
+    plan: Plan
     manifests: dict[str, Path]
     sites: tuple[SiteComposition, ...]
     started: str
-    seconds: float
-    histories: dict[str, Progress]
+    initial: AdapterState
     scorer: Scorer
+    seconds: float = 0.0
+    histories: dict[str, Progress] = field(default_factory=dict)
     pictures: dict[str, torch.Tensor] = field(default_factory=dict)
     scores: dict[str, ModelScores] = field(default_factory=dict)
 
@@ -49,64 +88,50 @@ class Outcome:
         return self.histories[FEDERATED].adapter
 
 
-def work_units(config: RunConfig) -> int:
-    """Units of work for the progress bar: a training image counts ``_TRAIN_COST`` network evaluations."""
-    trained = 3 * len(config.hospitals) * config.federation.rounds * config.train.steps
-    drawn = (3 + len(config.hospitals)) * 6 * config.evaluation.patients * config.evaluation.sampling_steps
-    return trained * _step_units(config) + drawn
-
-
-_TRAIN_COST = 6  # a two-pass step over one image costs about as much as six evaluations of the network
-
-
-def _step_units(config: RunConfig) -> int:
-    return _TRAIN_COST * config.train.batch_size
-
-
-def simulate(config: RunConfig, folder: Path, command: str, engine: Engine, progress: RunProgress) -> Outcome:
+def simulate(plan: Plan, progress: RunProgress) -> Outcome:
     """Prepare sites, federate, train the baselines, draw and score the held-out cases.
 
     Raises:
         CCFExpError: anything refused on purpose; the same command goes on after the cause is mended.
     """
-    clock, started = time.monotonic(), datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    torch.set_num_threads(config.threads)
-    atomic_write_text(folder / "config.json", resolved_json(config))
-    photographs = sum(site.images for site in config.hospitals)
-    progress.stage(f"rendering {photographs} phantom photographs for {len(config.hospitals)} sites")
-    manifests = prepare_sites(config.hospitals, config.image_size, folder / "sites")
-    # Every file is checked here, so that a damaged data set is told row by row before anything is trained.
-    sites = tuple(composition(name, path, config.image_size) for name, path in sorted(manifests.items()))
-    scorer = _scorer(config, folder)
-    outcome = Outcome(config, command, manifests, sites, started, 0.0, {}, scorer)
-    _federate(outcome, folder, engine, progress)
-    _train_baselines(outcome, folder, progress)
+    clock = time.monotonic()
+    torch.set_num_threads(plan.config.threads)
+    outcome = _prepare(plan, progress)
+    _federate(outcome, progress)
+    _train_baselines(outcome, progress)
     _score(outcome, progress)
     outcome.seconds = time.monotonic() - clock
     return outcome
 
 
-def _scorer(config: RunConfig, folder: Path) -> Scorer:
-    model = CCFExp.from_base(config.base)
-    model.attach_adapter(config.adapter, config.seed)
+def _prepare(plan: Plan, progress: RunProgress) -> Outcome:
+    config = plan.config
+    started = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    atomic_write_text(plan.folder / "config.json", resolved_json(config))
+    photographs = sum(site.images for site in config.hospitals)
+    progress.stage(f"rendering {photographs} phantom photographs for {len(config.hospitals)} sites")
+    manifests = prepare_sites(config.hospitals, config.image_size, plan.folder / "sites")
+    # Every file is checked here, so that a damaged data set is told row by row before anything is trained.
+    sites = tuple(composition(name, path, config.image_size) for name, path in sorted(manifests.items()))
+    model = plan.model()
     cases = phantom_cases(config.evaluation.patients, config.image_size)
     sampling = SamplingConfig(steps=config.evaluation.sampling_steps)
-    return Scorer(model, cases, sampling, config.seed, folder / "pictures")
+    scorer = Scorer(model, cases, sampling, config.seed, plan.folder / "pictures")
+    return Outcome(plan, manifests, sites, started, model.adapter_state(), scorer)
 
 
-def _federate(outcome: Outcome, folder: Path, engine: Engine, progress: RunProgress) -> None:
-    config, scorer = outcome.config, outcome.scorer
-    rounds, units = config.federation.rounds, _step_units(config)
+def _federate(outcome: Outcome, progress: RunProgress) -> None:
+    plan, scorer = outcome.plan, outcome.scorer
+    config, rounds, units = plan.config, plan.config.federation.rounds, plan.step_units
     progress.stage(f"federated: {rounds} rounds of {config.train.steps} steps at each of {len(config.hospitals)} sites")
 
     def on_step(site: str, number: int, step: int, steps: int, loss: float) -> None:
         progress.advance(units, f"federated round {number}/{rounds} site {site} step {step}/{steps} loss {loss:.4f}")
 
     def on_round(number: int, adapter: AdapterState, _: dict[str, float]) -> dict[str, float]:
-        if engine == "ray" and number:  # workers report no steps
-            done = units * config.train.steps * len(config.hospitals)
-            progress.advance(done, f"federated round {number}/{rounds}")
-        return _validation(scorer, config, number, adapter)
+        if plan.engine == "ray" and number:  # workers report no steps
+            progress.advance(units * config.train.steps * len(config.hospitals), f"federated round {number}/{rounds}")
+        return _validation(outcome, number, adapter)
 
     def on_reply(number: int, site: str, refused: str | None) -> None:
         if refused is not None:
@@ -115,60 +140,59 @@ def _federate(outcome: Outcome, folder: Path, engine: Engine, progress: RunProgr
     outcome.histories[FEDERATED] = run_federation(
         config,
         outcome.manifests,
-        folder,
-        engine=engine,
-        cache_dir=folder / "features",
+        plan.folder,
+        engine=plan.engine,
+        cache_dir=plan.folder / "features",
+        device=plan.device,
         callbacks=Callbacks(on_round=on_round, on_reply=on_reply, on_step=on_step),
     )
+    share = units * rounds * config.train.steps * len(config.hospitals)
+    progress.skip_to(share)
     about = {"base_sha256": scorer.model.base_sha256, "config_sha256": config_hash(config), "rounds": str(rounds)}
-    save_adapter(folder / "adapter", outcome.adapter, scorer.model, config.adapter, about)
+    save_adapter(plan.folder / "adapter", outcome.adapter, scorer.model, config.adapter, about)
 
 
-def _validation(scorer: Scorer, config: RunConfig, number: int, adapter: AdapterState) -> dict[str, float]:
+def _validation(outcome: Outcome, number: int, adapter: AdapterState) -> dict[str, float]:
+    config = outcome.plan.config
     if number % config.evaluation.every_rounds and number != config.federation.rounds:
         return {}
-    return {"validation_loss": scorer.loss(adapter)}
+    return {"validation_loss": outcome.scorer.loss(adapter)}
 
 
-def _train_baselines(outcome: Outcome, folder: Path, progress: RunProgress) -> None:
-    config, scorer = outcome.config, outcome.scorer
-    rounds, units = config.federation.rounds, _step_units(config)
-    initial = _initial(config)
+def _train_baselines(outcome: Outcome, progress: RunProgress) -> None:
+    plan, model = outcome.plan, outcome.plan.model()
+    config, rounds = plan.config, plan.config.federation.rounds
     data = {
-        name: SiteData.prepare(scorer.model, manifest, cache_dir=folder / "features" / name)
+        name: SiteData.prepare(model, manifest, cache_dir=plan.folder / "features" / name)
         for name, manifest in outcome.manifests.items()
     }
 
     def on_step(who: str, number: int, step: int, steps: int, loss: float) -> None:
-        progress.advance(units, f"{who} alone, round {number}/{rounds} step {step}/{steps} loss {loss:.4f}")
+        progress.advance(plan.step_units, f"{who} alone, round {number}/{rounds} step {step}/{steps} loss {loss:.4f}")
 
-    model = CCFExp.from_base(config.base)
-    model.attach_adapter(config.adapter, config.seed)
+    share = plan.step_units * rounds * config.train.steps * len(data)
     for run in local_and_pooled(data, config.train, config.seed):
         what = "pooled" if run.name == POOLED else f"local only, site {run.name}"
         progress.stage(f"{what}: {rounds} rounds of {run.train.steps} steps")
         outcome.histories[run.name] = train_baseline(
             run,
             model,
-            initial,
+            outcome.initial,
             rounds,
-            folder / "baselines" / run.name,
+            plan.folder / "baselines" / run.name,
             config_hash(config),
             on_step=on_step,
-            evaluate=lambda number, adapter: _validation(scorer, config, number, adapter),
+            evaluate=lambda number, adapter: _validation(outcome, number, adapter),
         )
-
-
-def _initial(config: RunConfig) -> AdapterState:
-    model = CCFExp.from_base(config.base)
-    model.attach_adapter(config.adapter, config.seed)
-    return model.adapter_state()
+        share += plan.step_units * rounds * run.train.steps
+        progress.skip_to(share)
 
 
 def _score(outcome: Outcome, progress: RunProgress) -> None:
-    scorer, initial = outcome.scorer, _initial(outcome.config)
-    progress.stage(f"drawing {len(scorer.cases)} held-out cases with each of {len(outcome.histories) + 1} models")
-    for name, adapter in {BASE: initial, **{key: value.adapter for key, value in outcome.histories.items()}}.items():
+    scorer = outcome.scorer
+    adapters = {BASE: outcome.initial, **{name: history.adapter for name, history in outcome.histories.items()}}
+    progress.stage(f"drawing {len(scorer.cases)} held-out cases with each of {len(adapters)} models")
+    for name, adapter in adapters.items():
         outcome.pictures[name] = scorer.draw(name, adapter, progress)
         outcome.scores[name] = scorer.score(name, outcome.pictures[name])
     outcome.scores[TARGET] = scorer.score_target()
