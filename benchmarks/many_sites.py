@@ -25,7 +25,8 @@ folder = Path(sys.argv[2])
 manifests = prepare_sites(config.hospitals, config.image_size, folder / "sites")
 progress = run_federation(config, manifests, folder / "run")
 used = [len(record.weights) for record in progress.history[1:]]
-print(json.dumps({"sites": len(manifests), "used": used, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"sites": len(manifests), "used": used, "kilobytes": peak}))
 """
 
 
@@ -37,7 +38,8 @@ def peak_bytes(copies: int) -> tuple[int, int]:
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", _SIDE, str(copies), folder]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])  # noqa: S603
+        root = Path(__file__).parents[1]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root)  # noqa: S603
     facts = json.loads(done.stdout.splitlines()[-1])
     if set(facts["used"]) != {facts["sites"]}:
         raise RuntimeError(f"sites={facts['sites']}, but used per round={facts['used']}")

@@ -9,6 +9,7 @@ from typing import TypeVar
 from ccfexp._io import atomic_write_json
 from ccfexp.data.manifest import read_manifest
 from ccfexp.data.phantom.sites import PhantomSite, write_site
+from ccfexp.errors import ManifestError
 from ccfexp.evaluation.report import SiteComposition
 
 K = TypeVar("K", str, int)
@@ -38,8 +39,16 @@ def _prepare(site: PhantomSite, image_size: int, folder: Path, on_subject: OnSub
 
 
 def composition(name: str, manifest: Path, image_size: int) -> SiteComposition:
-    """Counts of a site for the report (training patients)."""
-    rows = [row for row in read_manifest(manifest, image_size).rows if row.split == "train"]
+    """Counts of a site for the report (training patients).
+
+    Raises:
+        ManifestError: files of the site were altered; all rows at once.
+    """
+    try:
+        rows = [row for row in read_manifest(manifest, image_size).rows if row.split == "train"]
+    except ManifestError as error:
+        remedy = "delete the run's folder of this site and give the same command again to render it anew"
+        raise ManifestError(f"site {name}: the data set was altered; {remedy}:", error.problems) from error
     return SiteComposition(
         name=name,
         patients=len({row.subject_id for row in rows}),

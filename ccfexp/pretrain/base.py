@@ -7,7 +7,9 @@ counterfactual that only phantoms offer: the base learns to take the movement, n
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -157,8 +159,19 @@ def new_state(recipe: BaseRecipe, encoders: FrozenEncoders, device: torch.device
     return BaseState(model, average, optimiser)
 
 
-def train_base(recipe: BaseRecipe, state: BaseState, pairs: PairSampler) -> Iterator[tuple[int, float]]:
-    """Continue to ``recipe.steps``; yields (step, loss) after every step."""
+def train_base(recipe: BaseRecipe, state: BaseState, pairs: PairSampler, shares: int) -> Iterator[tuple[int, float]]:
+    """Continue to ``recipe.steps``; yields (step, loss) after every step.
+
+    Every batch is worked on in ``shares`` parts by as many threads of one torch thread each: at this size that is half
+    as fast again as one part with all torch threads.
+    """
+    with ThreadPoolExecutor(shares, initializer=torch.set_num_threads, initargs=(1,)) as workers:
+        yield from _train_base(recipe, state, pairs, shares, workers)
+
+
+def _train_base(
+    recipe: BaseRecipe, state: BaseState, pairs: PairSampler, shares: int, workers: ThreadPoolExecutor
+) -> Iterator[tuple[int, float]]:
     device = state.model.device
     while state.step < recipe.steps:
         step = state.step + 1
@@ -166,16 +179,42 @@ def train_base(recipe: BaseRecipe, state: BaseState, pairs: PairSampler) -> Iter
         batch = pairs.draw(recipe.batch_size, generator, device)
         t_B = stratified_timesteps(recipe.batch_size, recipe.model.diffusion.steps, generator).to(device)
         eps = torch.randn(batch.target_B3HW.shape, generator=generator).to(device)
-        loss = cycle_loss(state.model, batch, t_B, eps, recipe.loss).total_B.mean()
         for group in state.optimiser.param_groups:
             group["lr"] = recipe.rate(step)
         state.optimiser.zero_grad()
-        loss.backward()
+        loss = sum(workers.map(partial(_backward, state.model, recipe), *_shares(batch, t_B, eps, shares)))
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
         state.optimiser.step()
         _follow(state.average, state.model, min(recipe.ema, (1 + step) / (10 + step)))
         state.step = step
-        yield step, float(loss.detach())
+        yield step, loss
+
+
+def _shares(batch: Batch, t_B: Tensor, eps: Tensor, count: int) -> tuple[list[Batch], list[Tensor], list[Tensor]]:
+    """The batch in ``count`` equal parts."""
+    size = len(t_B) // count
+    parts = [slice(k * size, (k + 1) * size) for k in range(count)]
+    return (
+        [
+            Batch(
+                batch.target_B3HW[part],
+                IdentityFeatures(*(value[part] for value in batch.identity)),
+                ExpressionFeatures(*(value[part] for value in batch.expression)),
+                batch.target_identity_BD[part],
+                batch.target_landmark_B136[part],
+            )
+            for part in parts
+        ],
+        [t_B[part] for part in parts],
+        [eps[part] for part in parts],
+    )
+
+
+def _backward(model: CCFExp, recipe: BaseRecipe, batch: Batch, t_B: Tensor, eps: Tensor) -> float:
+    """Add this share's part of the mean gradient to the parameters (autograd adds under a lock); returns its loss."""
+    loss = cycle_loss(model, batch, t_B, eps, recipe.loss).total_B.sum() / recipe.batch_size
+    loss.backward()
+    return float(loss.detach())
 
 
 @torch.no_grad()

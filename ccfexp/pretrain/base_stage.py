@@ -65,8 +65,11 @@ def _train(
     pairs = PairSampler(people, Features.cached(people, encoders, device, features), recipe.crossed)
     judges = render_population(CURVE_POPULATION, workers=1)
     held_out = PairSampler(judges, Features.of(judges, encoders, device), 0.5)
+    # A GPU takes the whole batch at once; on a CPU every core takes a share.
+    shares = torch.get_num_threads() if device.type == "cpu" else 1
+    torch.set_num_threads(1)
     started, first, average = time.monotonic(), state.step, None
-    for step, loss in train_base(recipe, state, pairs):
+    for step, loss in train_base(recipe, state, pairs, shares):
         average = loss if average is None else 0.98 * average + 0.02 * loss
         spent = time.monotonic() - started
         if step % 50 == 0:

@@ -1,0 +1,136 @@
+"""The simulation as a person runs it: one command, to the report, through kills and mistakes."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch import equal
+
+from ccfexp import weights
+from simulation.run import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(out: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "simulation.run", "tiny", *words, "--out", str(out)]
+
+
+def adapter(out: Path) -> dict[str, object]:
+    return dict(load_file(out / "adapter" / "adapter_model.safetensors"))
+
+
+@pytest.mark.e2e
+def test_the_tiny_run_ends_in_a_report(tmp_path: Path) -> None:
+    done = subprocess.run(command(tmp_path), cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "federated" in done.stdout
+    report = (tmp_path / "report.html").read_text("utf-8")
+    assert "not evidence about patients" in report
+    metrics = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    assert set(metrics["rounds"]) == {"federated", "A", "B", "pooled"}
+    for key in ("side_accuracy", "severity_spearman", "landmark_nme", "ssim"):
+        models = metrics["comparison"]["metrics"][key]["models"]
+        assert set(models) == {"federated", "base", "best local", "pooled", "true target"}
+        assert all({"low", "high"} <= set(value) for value in models.values())
+    assert list((tmp_path / "tensorboard" / "federated").glob("events.*"))
+    assert json.loads((tmp_path / "config.json").read_text("utf-8"))["name"] == "tiny"
+    assert (tmp_path / "adapter" / "adapter_config.json").is_file()
+
+
+@pytest.mark.e2e
+def test_killed_at_random_instants_it_ends_in_the_same_adapter(tmp_path: Path) -> None:
+    longer = ("train.steps=4", "federation.rounds=4")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    started = time.monotonic()
+    subprocess.run(command(whole, *longer), cwd=ROOT, capture_output=True, check=True)
+    seconds = time.monotonic() - started
+    luck = random.Random(time.time_ns())
+    for _ in range(3):
+        process = subprocess.Popen(
+            command(broken, *longer), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(luck.uniform(0.2, 0.9) * seconds)
+        process.kill()
+        process.wait()
+    done = subprocess.run(command(broken, *longer), cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    expected, found = adapter(whole), adapter(broken)
+    assert set(expected) == set(found)
+    assert all(equal(expected[name], found[name]) for name in expected)  # type: ignore[arg-type]
+
+
+def test_a_mistyped_key_is_told_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train.batch_sise=4"]) == 2
+    assert "Did you mean 'batch_size'?" in capsys.readouterr().err
+
+
+def test_an_impossible_value_is_told_with_its_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train.batch_size=0"]) == 2
+    said = capsys.readouterr().err
+    assert "batch_size=0" in said
+    assert ">= 1" in said
+
+
+def test_a_dry_run_prints_the_configuration_and_the_time_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+
+    assert main(["--dry-run", "seed=7", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert '"seed": 7' in said
+    assert "minutes" in said
+    assert not out.exists()
+
+
+def test_two_configurations_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["default", "full"]) == 2
+    assert "at most one" in capsys.readouterr().err
+
+
+def test_a_damaged_data_set_is_told_row_by_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is trained; the rows are numbered, files and people are not named."""
+    from configs import load
+    from configs.run import RunConfig
+    from simulation.sites import prepare_sites
+
+    config = load("tiny", [], RunConfig)
+    manifests = prepare_sites(config.hospitals, config.image_size, tmp_path / "sites")
+    images = sorted((manifests["A"].parent / "images").iterdir())
+    images[0].unlink()
+    images[1].write_bytes(b"no image")
+
+    assert main(["tiny", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert {"row 2", "row 4"} == {line.split(":")[0].strip() for line in said.splitlines() if line.startswith("  row")}
+    assert "site A" in said
+    assert images[0].name not in said
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_an_altered_weight_file_is_refused_with_both_hashes_and_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "package"
+    shutil.copytree(ROOT / "ccfexp" / "assets", copy / "assets")
+    file = copy / "assets" / "weights" / "phantom-base.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    monkeypatch.setattr(weights, "files", lambda _: copy)
+
+    assert main(["tiny", "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "phantom-base.safetensors" in said
+    assert "expected sha256=" in said
+    assert "found sha256=" in said
+    assert "restore it" in said
