@@ -90,7 +90,8 @@ def attach(model: nn.Module, config: AdapterConfig, seed: int) -> LoraConfig:
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):  # peft draws A from the global generator
         torch.manual_seed(seed)
-        inject_adapter_in_model(peft_config, model, _NAME)
+        # A configuration of its own, because peft shortens the layers' names in the one that it is given.
+        inject_adapter_in_model(lora_config(model, config), model, _NAME)
     model.eval()
     return peft_config
 

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from ccfexp._io import atomic_write_bytes, atomic_write_json
+from ccfexp._io import atomic_write_bytes, atomic_write_json, canonical_json
 from ccfexp.adapter import AdapterConfig, AdapterState, lora_config, targets_of
 from ccfexp.errors import CheckpointError
 from ccfexp.model import CCFExp
@@ -30,8 +30,16 @@ def save_adapter(
     """
     peft_config: dict[str, Any] = lora_config_of(model, config)
     tensors = {_PREFIX + name: value.contiguous() for name, value in state.items()}
-    atomic_write_bytes(folder / _WEIGHTS, save(tensors, metadata | {"format": "pt"}))
+    atomic_write_bytes(folder / _WEIGHTS, _sorted_header(save(tensors, metadata | {"format": "pt"})))
     atomic_write_json(folder / _CONFIG, peft_config)
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same safetensors file with its header in one order, so that equal adapters are equal files."""
+    length = int.from_bytes(data[:8], "little")
+    header = canonical_json(json.loads(data[8 : 8 + length])).encode()
+    header += b" " * (-len(header) % 8)  # the tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 def lora_config_of(model: CCFExp, config: AdapterConfig) -> dict[str, Any]:

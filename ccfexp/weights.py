@@ -75,6 +75,6 @@ def parse(data: bytes, name: str) -> tuple[Tensors, dict[str, str]]:
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         tensors = load_tensors(data)
-    except (ValueError, AttributeError, SafetensorError) as error:
+    except (ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"{name} is not a readable safetensors file ({type(error).__name__}); {_RESTORE}") from error
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, metadata

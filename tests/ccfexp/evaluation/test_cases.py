@@ -1,0 +1,134 @@
+"""Held-out cases: balanced, paired, and of people whom nothing was ever trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+import configs
+from ccfexp.data.phantom.expression import HOUSE_BRACKMANN, MOVEMENTS, Palsy
+from ccfexp.data.phantom.presets import SITES
+from ccfexp.data.phantom.render import Phantom
+from ccfexp.errors import ConfigError
+from ccfexp.evaluation.cases import CASES_PER_PERSON, FIRST_EXPRESSION, FIRST_PERSON, HeldOutCases, phantom_cases
+from ccfexp.pretrain.base import BASE_RECIPE, CURVE_POPULATION
+from ccfexp.pretrain.encoders import RECIPES
+from ccfexp.pretrain.figures import HELD_OUT
+from configs.run import FIRST_RESERVED, RunConfig
+
+PEOPLE, SIZE = 4, 32
+MOST_PEOPLE = 1000  # no evaluation asks for more
+
+
+@pytest.fixture(scope="module")
+def cases() -> HeldOutCases:
+    """Cases of four people."""
+    return phantom_cases(PEOPLE, SIZE)
+
+
+def test_grades_and_sides_are_balanced(cases: HeldOutCases) -> None:
+    """Every grade once for each person; every palsied grade as often left as right; I has no side and no severity."""
+    assert len(cases) == PEOPLE * CASES_PER_PERSON == 24
+    assert Counter(cases.grade_C) == dict.fromkeys(HOUSE_BRACKMANN, PEOPLE)
+    for person in range(PEOPLE):
+        assert sorted(g for g, s in zip(cases.grade_C, cases.subject_C, strict=True) if s == person) == [
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+        ]
+    of_grade = Counter(zip(cases.grade_C, cases.side_C, strict=True))
+    assert of_grade.pop((1, "none")) == PEOPLE
+    assert of_grade == {(grade, side): PEOPLE // 2 for grade in range(2, 7) for side in ("left", "right")}
+    severity = {
+        grade: [v for v, g in zip(cases.severity_C, cases.grade_C, strict=True) if g == grade] for grade in range(1, 7)
+    }
+    assert severity[1] == [0.0] * PEOPLE
+    assert all(max(severity[grade]) < min(severity[grade + 1]) for grade in (1, 2, 3, 4))
+
+
+def test_movements_are_spread(cases: HeldOutCases) -> None:
+    """Six different ones for each person, never rest, and no grade is tied to a movement."""
+    for person in range(PEOPLE):
+        own = [m for m, s in zip(cases.movement_C, cases.subject_C, strict=True) if s == person]
+        assert len(set(own)) == CASES_PER_PERSON
+        assert set(own) <= set(MOVEMENTS) - {"rest"}
+    assert len({m for m, g in zip(cases.movement_C, cases.grade_C, strict=True) if g == 6}) > 1
+
+
+def test_a_case_is_the_same_person_under_the_shown_expression(cases: HeldOutCases) -> None:
+    """Identity photograph healthy at rest; target in the same light with the labelled movement; shown by another."""
+    phantom, case = Phantom(), 3  # grade IV of the first person
+    person = phantom.identity(FIRST_PERSON)
+    rest = phantom.render(person, "rest", seed=0, size=SIZE)
+    healthy = phantom.render(person, cases.movement_C[case], seed=0, size=SIZE)
+
+    assert np.array_equal(cases.identity_C3HW[case].permute(1, 2, 0).numpy(), rest.image_HW3)
+    assert all(torch.equal(cases.identity_C3HW[other], cases.identity_C3HW[case]) for other in range(CASES_PER_PERSON))
+    # The palsy moves the target's landmarks away from the healthy movement's, on the affected side.
+    assert np.abs(cases.landmark_C682[case] - healthy.landmark_682).max() > 0.3
+    assert not torch.equal(cases.expression_C3HW[case], cases.target_C3HW[case])
+    assert Palsy.of_grade(4, "left").mean_severity == pytest.approx(cases.severity_C[case], abs=0.08)
+
+
+def test_cases_do_not_depend_on_how_many_there_are(cases: HeldOutCases) -> None:
+    """The first person's cases are the same alone."""
+    alone = phantom_cases(1, SIZE)
+
+    assert torch.equal(alone.target_C3HW, cases.target_C3HW[:CASES_PER_PERSON])
+    assert torch.equal(alone.expression_C3HW, cases.expression_C3HW[:CASES_PER_PERSON])
+
+
+def _ranges() -> dict[str, tuple[int, int]]:
+    """First and last-plus-one phantom seed of everybody that anything is made from or measured on."""
+    populations = {name: recipe.population for name, recipe in RECIPES.items() if not name.endswith("landmark")}
+    populations |= {"base": BASE_RECIPE.population, "encoder figures": HELD_OUT, "base curve": CURVE_POPULATION}
+    ranges = {name: (spec.first_identity, spec.first_identity + spec.identities) for name, spec in populations.items()}
+    ranges["held-out people"] = (FIRST_PERSON, FIRST_PERSON + MOST_PEOPLE)
+    ranges["shown people"] = (FIRST_EXPRESSION, FIRST_EXPRESSION + MOST_PEOPLE * CASES_PER_PERSON)
+    for name, site in SITES.items():
+        ranges[f"preset {name}"] = (site.first_identity, site.first_identity + site.subjects)
+    for name in configs.available():
+        for site in configs.load(name, [], RunConfig).sites:
+            ranges[f"{name} {site.name}"] = (site.first_identity, site.first_identity + site.subjects)
+    return ranges
+
+
+def test_nobody_here_is_known_to_any_network_or_site() -> None:
+    """Seeds of the cases against those of every site and of every population in a recipe."""
+    ranges = _ranges()
+    held_out = {name: ranges.pop(name) for name in ("held-out people", "shown people")}
+
+    for name, (first, last) in held_out.items():
+        for other, (other_first, other_last) in ranges.items():
+            assert last <= other_first or other_last <= first, (name, other)
+    (a, b), (c, d) = held_out.values()
+    assert b <= c or d <= a
+
+
+def test_pretraining_evaluators_and_sites_share_nobody() -> None:
+    """Evaluators learn other people than the encoders and the base; sites have people of their own."""
+    ranges = _ranges()
+    evaluators = {name: span for name, span in ranges.items() if name.startswith("evaluator")}
+    conditioning = {name: span for name, span in ranges.items() if name.startswith("phantom-") or name == "base"}
+    sites = [span for name, span in ranges.items() if name.split()[-1] in SITES]
+
+    assert evaluators
+    assert conditioning
+    assert all(last <= FIRST_RESERVED for _, last in sites)
+    assert all(first >= FIRST_RESERVED for first, _ in (*evaluators.values(), *conditioning.values()))
+    for first, last in evaluators.values():
+        assert all(last <= other_first or other_last <= first for other_first, other_last in conditioning.values())
+    assert BASE_RECIPE.population.palsied == 0
+
+
+@pytest.mark.parametrize("people", [0, -1])
+def test_no_people(people: int) -> None:
+    """At least one person is needed."""
+    with pytest.raises(ConfigError, match=f"people={people} must be >= 1"):
+        phantom_cases(people, SIZE)

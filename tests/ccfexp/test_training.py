@@ -1,0 +1,238 @@
+"""The one training loop: LoRA and nothing else is trained, and every run of it can be repeated bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from ccfexp.adapter import AdapterConfig, trainable_names
+from ccfexp.data.phantom.sites import PhantomSite, write_site
+from ccfexp.errors import ConfigError, ManifestError
+from ccfexp.losses import CycleConfig
+from ccfexp.model import CCFExp
+from ccfexp.training import SiteData, TrainConfig, stratified_timesteps, to_unit_range, train_local
+from strategies import wire
+from tests.ccfexp import tiny
+
+ADAPTER = AdapterConfig(rank=2, alpha=4.0)
+TRAIN = TrainConfig(steps=3, batch_size=2, learning_rate=1e-2)
+SITE = PhantomSite(
+    "T", subjects=3, holdout=1, first_identity=70_000, sessions=2, movements=("smile_teeth", "brow_raise")
+)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hospital of three phantom patients, one of them held out."""
+    return write_site(SITE, tmp_path_factory.mktemp("site"), tiny.SIZE)
+
+
+@pytest.fixture(scope="module")
+def data(manifest: Path) -> SiteData:
+    """Its training split with features."""
+    return SiteData.prepare(tiny.model(), manifest)
+
+
+def fresh() -> CCFExp:
+    """The base with a new adapter."""
+    model = tiny.model()
+    model.attach_adapter(ADAPTER, 3)
+    return model
+
+
+def trained(data: SiteData, rounds: tuple[int, ...] = (1,), config: TrainConfig = TRAIN, seed: int = 5) -> CCFExp:
+    """A fresh model after some rounds."""
+    model = fresh()
+    for number in rounds:
+        train_local(model, data, config, seed=seed, round_number=number)
+    return model
+
+
+def equal(a: CCFExp, b: CCFExp) -> bool:
+    """Whether two adapters are the same, bit for bit."""
+    first, second = a.adapter_state(), b.adapter_state()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def one_round(data: SiteData) -> CCFExp:
+    """A model after its first round; nobody trains it further."""
+    return trained(data)
+
+
+def _peft_name(parameter: str) -> str:
+    return parameter.replace(".default.", ".")
+
+
+def test_lora_only(data: SiteData) -> None:
+    """Parameters with gradients, in the optimiser, changed, on the wire: one set of names; the base keeps its bits."""
+    model = fresh()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    encoders = (model.encoders.identity, model.encoders.face, model.encoders.landmark)
+    for place, encoder in enumerate(encoders):
+        assert isinstance(encoder, torch.nn.Module)
+        tensors |= {f"encoder {place} {name}": value for name, value in encoder.state_dict().items()}
+    before = {name: value.detach().clone() for name, value in tensors.items()}
+    optimised: set[str] = set()
+
+    def look(optimiser: torch.optim.Optimizer, *_: object) -> None:
+        groups = optimiser.param_groups
+        optimised.update(names[id(parameter)] for group in groups for parameter in group["params"])
+
+    hook = register_optimizer_step_pre_hook(look)
+    try:
+        train_local(model, data, TRAIN, seed=5, round_number=1)
+    finally:
+        hook.remove()
+
+    with_gradients = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    changed = {name for name, value in tensors.items() if not torch.equal(value, before[name])}
+    terms = wire.Terms(1, "fedit", ADAPTER.rank, ADAPTER.alpha, "a" * 64, model.base_sha256)
+    sent = wire.AdapterMessage.of(terms, fresh().adapter_state(), "{}")
+    update = wire.AdapterUpdate.of(terms, model.adapter_state(), 2.0, {"loss": 0.1})
+    bounds = wire.UpdateBounds(sent=sent, max_weight=10.0, max_update_norm=1e9)
+    on_the_wire = wire.decode_update(wire.encode_update(update), bounds).state().keys()
+
+    assert all("lora_" in name for name in changed)
+    assert len(changed) == len(on_the_wire) > 50
+    for found in (with_gradients, optimised, changed):
+        assert {_peft_name(name) for name in found} == on_the_wire == trainable_names(model)
+
+
+def test_a_round_repeated_is_the_same_round(data: SiteData, one_round: CCFExp) -> None:
+    """Bit for bit, whatever the global generator did; another round or seed is another."""
+    torch.manual_seed(99)
+
+    assert equal(trained(data), one_round)
+    assert not equal(trained(data, (2,)), one_round)
+    assert not equal(trained(data, seed=6), one_round)
+
+
+def test_resuming_after_a_round_changes_nothing(data: SiteData, one_round: CCFExp) -> None:
+    """The adapter alone carries a run from one round to the next."""
+    whole = trained(data, (1, 2))
+    resumed = fresh()
+    resumed.load_adapter_state(one_round.adapter_state())
+
+    train_local(resumed, data, TRAIN, seed=5, round_number=2)
+
+    assert equal(resumed, whole)
+
+
+def test_training_lowers_the_loss(data: SiteData) -> None:
+    """On the same draws, which a round repeated sees again."""
+    model = fresh()
+    config = replace(TRAIN, steps=8, cycle=CycleConfig(cycle_weight=0.0))
+
+    losses = [train_local(model, data, config, seed=5, round_number=1).loss for _ in range(3)]
+
+    assert losses[2] < losses[1] < losses[0]
+
+
+def test_what_is_said_of_a_round(data: SiteData) -> None:
+    """Mean loss, steps, patients and target images; every step is reported."""
+    seen: list[tuple[int, int, float]] = []
+
+    result = train_local(fresh(), data, TRAIN, seed=5, round_number=1, on_step=lambda *step: seen.append(step))
+
+    assert (result.steps, result.patients, result.images) == (3, 2, 12)
+    assert [step[:2] for step in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert result.loss == pytest.approx(sum(step[2] for step in seen) / 3)
+
+
+def test_features_kept_on_the_disk_train_the_same_adapter(manifest: Path, one_round: CCFExp, tmp_path: Path) -> None:
+    """The first call writes one file and the second reads it; each split has its own."""
+    model = tiny.model()
+    SiteData.prepare(model, manifest, cache_dir=tmp_path)
+    (path,) = tmp_path.iterdir()
+    written = path.stat().st_mtime_ns
+
+    second = SiteData.prepare(model, manifest, cache_dir=tmp_path)
+
+    assert path.stat().st_mtime_ns == written
+    assert equal(trained(second), one_round)
+    held_out = SiteData.prepare(model, manifest, "holdout", tmp_path)
+    assert len(held_out.images) == 6
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_features_are_those_of_the_encoders(data: SiteData) -> None:
+    """The deviation is face minus identity; a batch's identity photograph is the person at rest."""
+    model = tiny.model()
+    x = to_unit_range(data.images.image_N3HW)
+    identity, face = model.encoders.identity(x).vector_BD, model.encoders.face(x).vector_BD
+    torch.testing.assert_close(data.deviation_ND, face - identity)
+
+    target_B, shown_B = torch.tensor([0, 6]), torch.tensor([3, 9])
+    batch = data.batch(target_B, shown_B, torch.device("cpu"))
+
+    assert torch.equal(batch.target_B3HW, x[target_B])
+    rest_B = data.images.identity_N[target_B]
+    assert [data.images.movement_N[index] for index in rest_B.tolist()] == ["rest", "rest"]
+    torch.testing.assert_close(batch.identity.vector_BD, identity[rest_B])
+    torch.testing.assert_close(batch.target_identity_BD, identity[target_B])
+    torch.testing.assert_close(batch.expression.deviation_BD, (face - identity)[shown_B])
+
+
+def test_the_expression_comes_from_another_session(data: SiteData, one_round: CCFExp) -> None:
+    """The same patient making the same movement on another day; as published, from the target itself."""
+    images = data.images
+
+    for index, others in enumerate(images.repeats()):
+        assert len(others) == 1
+        (other,) = others.tolist()
+        assert images.patient_N[other] == images.patient_N[index]
+        assert images.movement_N[other] == images.movement_N[index]
+        assert images.identity_N[other] != images.identity_N[index]
+    assert not equal(trained(data, config=replace(TRAIN, expression_from="target")), one_round)
+
+
+def test_images_of_another_size_are_refused(manifest: Path) -> None:
+    """The model says which size it needs."""
+    config = replace(tiny.TINY, unet=replace(tiny.UNET, image_size=48))
+
+    with pytest.raises(ManifestError, match=r"row 2: .*32"):
+        SiteData.prepare(CCFExp(config, tiny.model().encoders), manifest)
+
+
+def test_timesteps_are_stratified() -> None:
+    """One in each equal stratum, in random order, and uniform over many draws."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([stratified_timesteps(8, 1000, generator) for _ in range(400)])
+
+    assert (draws.sort(1).values // 125 == torch.arange(8)).all()
+    assert draws.float().mean(0).sub(499.5).abs().max() < 60  # no place of the batch prefers a noise level
+    assert draws.min() < 20
+    assert draws.max() > 979
+
+
+def test_learning_rate_falls_over_the_rounds() -> None:
+    """Linearly, to zero after the last; constant unless asked for."""
+    falling = TrainConfig(learning_rate=0.8, decay_rounds=4)
+
+    assert [falling.rate(number) for number in (1, 2, 4, 5, 9)] == pytest.approx([0.8, 0.6, 0.2, 0.0, 0.0])
+    assert {TrainConfig(learning_rate=0.8).rate(number) for number in (1, 50)} == {0.8}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "steps=0 must be >= 1"),
+        ({"batch_size": -1}, "batch_size=-1 must be >= 1"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0 must be > 0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan must be > 0"),
+        ({"gradient_clip": 0.0}, "gradient_clip=0.0 must be > 0"),
+        ({"expression_from": "nobody"}, "expression_from='nobody' must be target or other_session"),
+        ({"decay_rounds": -1}, "decay_rounds=-1 must be >= 0"),
+    ],
+)
+def test_impossible_configurations(values: dict[str, Any], message: str) -> None:
+    """The error names the value and the bound."""
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**values)
