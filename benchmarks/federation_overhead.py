@@ -53,7 +53,8 @@ def measure() -> Result:
             if number:
                 plain.start()
                 model.load_adapter_state(before[number - 1])
-                train_local(model, data, config.train, seed=site_seed(config.seed, site), round_number=number)
+                seed = site_seed(config.seed, site)
+                train_local(model, data, config.train, seed=seed, round_number=number, threads=config.threads)
                 model.adapter_state()
                 plain.stop()
             federated.start()

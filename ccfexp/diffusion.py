@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ccfexp.errors import ConfigError
 
-Prediction = Literal["epsilon", "v"]
+Prediction = Literal["epsilon", "v", "sample"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class DiffusionConfig:
     Attributes:
         steps: number of timesteps T.
         beta_start, beta_end: linear schedule.
-        prediction: epsilon (Ho et al. 2020) or v = sqrt(a) eps - sqrt(1-a) x0 (Salimans and Ho 2022, eq. 11).
+        prediction: epsilon (Ho et al. 2020), v = sqrt(a) eps - sqrt(1-a) x0 (Salimans and Ho 2022, eq. 11), or sample
+            (x0 itself: images lie near a low-dimensional set and noise does not, so that a narrow network with a
+            patch stem can put out the one and not the other).
         min_snr_gamma: weight min(SNR, gamma)-style (Hang et al. 2023, eq. 9), or None for plain weights.
     """
 
@@ -38,8 +40,8 @@ class DiffusionConfig:
             raise ConfigError(
                 f"beta_start={self.beta_start}, beta_end={self.beta_end} must satisfy 0 < start <= end < 1"
             )
-        if self.prediction not in ("epsilon", "v"):
-            raise ConfigError(f"prediction={self.prediction!r} must be epsilon or v")
+        if self.prediction not in ("epsilon", "v", "sample"):
+            raise ConfigError(f"prediction={self.prediction!r} must be epsilon, v or sample")
 
 
 class Diffusion:
@@ -63,6 +65,8 @@ class Diffusion:
         """What the network should predict."""
         if self.config.prediction == "epsilon":
             return eps_B3HW
+        if self.config.prediction == "sample":
+            return x0_B3HW
         signal, noise = self._a(t_B)
         return signal * eps_B3HW - noise * x0_B3HW
 
@@ -71,6 +75,8 @@ class Diffusion:
         signal, noise = self._a(t_B)
         if self.config.prediction == "epsilon":
             return (x_t_B3HW - noise * prediction_B3HW) / signal, prediction_B3HW
+        if self.config.prediction == "sample":
+            return prediction_B3HW, (x_t_B3HW - signal * prediction_B3HW) / noise
         return signal * x_t_B3HW - noise * prediction_B3HW, noise * x_t_B3HW + signal * prediction_B3HW
 
     def alpha_bar(self, t_B: Tensor) -> Tensor:
@@ -78,14 +84,21 @@ class Diffusion:
         return self.alpha_bar_T.to(t_B.device)[t_B].float()
 
     def loss_weight(self, t_B: Tensor) -> Tensor:
-        """Weight [B] of the squared error of the prediction (min-SNR, or ones)."""
+        """Weight [B] of the squared error of the prediction.
+
+        Without ``min_snr_gamma`` ones. With it, in terms of the clean image: min(SNR, gamma) for epsilon and v (Hang et
+        al. 2023), and min(SNR + 1, gamma), the v loss with a cap, for sample, which keeps a weight at the large
+        timesteps where the conditions decide who and which expression is drawn.
+        """
         gamma = self.config.min_snr_gamma
         if gamma is None:
             return torch.ones_like(t_B, dtype=torch.float32)
         a_B = self.alpha_bar(t_B)
         snr_B = a_B / (1 - a_B)
-        capped = snr_B.clamp(max=gamma)
-        return capped / snr_B if self.config.prediction == "epsilon" else capped / (snr_B + 1)
+        if self.config.prediction == "sample":
+            return (snr_B + 1).clamp(max=gamma)
+        capped_B = snr_B.clamp(max=gamma)
+        return capped_B / snr_B if self.config.prediction == "epsilon" else capped_B / (snr_B + 1)
 
     def timesteps(self, count: int) -> list[int]:
         """Leading spacing: ``count`` timesteps from high to low, ending at 0 (50 of 1000: 980, 960 ... 0).

@@ -62,7 +62,7 @@ PHANTOM: Final = ModelConfig(
         head_size=32, token_size=128, predicts_variance=False,
     ),
     conditioning=ConditioningConfig(style_size=384),
-    diffusion=DiffusionConfig(prediction="v", min_snr_gamma=5.0),
+    diffusion=DiffusionConfig(prediction="sample", min_snr_gamma=5.0),
 )  # fmt: skip
 
 

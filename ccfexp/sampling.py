@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from ccfexp.conditioning import Condition, ExpressionFeatures, IdentityFeatures
 from ccfexp.errors import ConfigError
 from ccfexp.model import CCFExp
+from ccfexp.parallel import shares
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,6 @@ class SamplingConfig:
             raise ConfigError(f"sampling eta={self.eta} must lie in [0, 1]")
 
 
-@torch.no_grad()
 def sample(
     model: CCFExp,
     identity: IdentityFeatures,
@@ -39,6 +40,7 @@ def sample(
     *,
     seed: int,
     batch_size: int = 32,
+    threads: int = 1,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Images [N,3,H,W] in [-1, 1] on the CPU.
@@ -50,19 +52,27 @@ def sample(
         config: steps and eta.
         seed: image n depends on (seed, n) alone, whatever the batch size.
         batch_size: images drawn together.
+        threads: shares that they are drawn in.
         on_batch: called with (images done, images).
     """
     count, images = identity.vector_BD.shape[0], []
-    for start in range(0, count, batch_size):
-        stop = min(start + batch_size, count)
-        generators = [torch.Generator().manual_seed(seed * 1_000_003 + n) for n in range(start, stop)]
-        condition = model.condition(
-            IdentityFeatures(*(part[start:stop].to(model.device) for part in identity)),
-            ExpressionFeatures(*(part[start:stop].to(model.device) for part in expression)),
-        )
-        images.append(_draw(model, condition, config, generators).cpu())
-        if on_batch is not None:
-            on_batch(stop, count)
+
+    def draw(first: int, part: slice) -> Tensor:
+        chosen = slice(first + part.start, first + part.stop)
+        generators = [torch.Generator().manual_seed(seed * 1_000_003 + n) for n in range(chosen.start, chosen.stop)]
+        with torch.no_grad():  # each thread has its own switch
+            condition = model.condition(
+                IdentityFeatures(*(value[chosen].to(model.device) for value in identity)),
+                ExpressionFeatures(*(value[chosen].to(model.device) for value in expression)),
+            )
+            return _draw(model, condition, config, generators).cpu()
+
+    with shares(threads) as work:
+        for start in range(0, count, batch_size):
+            stop = min(start + batch_size, count)
+            images += work.map(partial(draw, start), stop - start)
+            if on_batch is not None:
+                on_batch(stop, count)
     return torch.cat(images)
 
 

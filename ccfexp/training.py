@@ -19,8 +19,9 @@ from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.data.dataset import PatientImages, load_split
 from ccfexp.data.manifest import read_manifest
 from ccfexp.errors import ConfigError
-from ccfexp.losses import Batch, CycleConfig, cycle_loss
+from ccfexp.losses import Batch, CycleConfig
 from ccfexp.model import CCFExp
+from ccfexp.parallel import shares
 
 OnStep = Callable[[int, int, float], None]  # step, steps, loss
 
@@ -160,7 +161,14 @@ def _cache_key(model: CCFExp, manifest: Path, split: str) -> str:
 
 
 def train_local(
-    model: CCFExp, data: SiteData, config: TrainConfig, *, seed: int, round_number: int, on_step: OnStep | None = None
+    model: CCFExp,
+    data: SiteData,
+    config: TrainConfig,
+    *,
+    seed: int,
+    round_number: int,
+    threads: int = 1,
+    on_step: OnStep | None = None,
 ) -> TrainResult:
     """Train the adapter in ``model`` for one round on one site's patients.
 
@@ -170,27 +178,26 @@ def train_local(
         config: steps, batch, learning rate and loss.
         seed: of this site's randomness.
         round_number: counted from 1.
+        threads: shares that every batch is worked on in (see ``ccfexp.parallel``).
         on_step: called with (step, steps, loss) after every step.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.rate(round_number), weight_decay=0.0)
     repeats = data.images.repeats() if config.expression_from == "other_session" else None
-    device, total = model.device, 0.0
-    for step in range(1, config.steps + 1):
-        generator = torch.Generator().manual_seed(step_seed(seed, round_number, step))
-        target_B = _draw_targets(data.images, config.batch_size, generator)
-        expression_B = target_B if repeats is None else _draw_repeats(target_B, repeats, generator)
-        batch = data.batch(target_B, expression_B, device)
-        t_B = stratified_timesteps(config.batch_size, model.config.diffusion.steps, generator)
-        eps = torch.randn(batch.target_B3HW.shape, generator=generator)
-        loss = cycle_loss(model, batch, t_B.to(device), eps.to(device), config.cycle).total_B.mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
-        optimiser.step()
-        total += float(loss.detach())
-        if on_step is not None:
-            on_step(step, config.steps, float(loss.detach()))
+    total = 0.0
+    with shares(threads) as work:
+        for step in range(1, config.steps + 1):
+            generator = torch.Generator().manual_seed(step_seed(seed, round_number, step))
+            batch = _draw_batch(data, config, repeats, generator, model.device)
+            t_B = stratified_timesteps(config.batch_size, model.config.diffusion.steps, generator).to(model.device)
+            eps = torch.randn(batch.target_B3HW.shape, generator=generator).to(model.device)
+            optimiser.zero_grad()
+            loss = work.backward(model, batch, t_B, eps, config.cycle)
+            torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+            optimiser.step()
+            total += loss
+            if on_step is not None:
+                on_step(step, config.steps, loss)
     return TrainResult(total / config.steps, config.steps, data.images.patients, len(data.images.target_T))
 
 
@@ -200,8 +207,13 @@ def step_seed(seed: int, round_number: int, step: int) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _draw_targets(images: PatientImages, size: int, generator: torch.Generator) -> Tensor:
-    return images.target_T[torch.randint(len(images.target_T), (size,), generator=generator)]
+def _draw_batch(
+    data: SiteData, config: TrainConfig, repeats: list[Tensor] | None, generator: torch.Generator, device: torch.device
+) -> Batch:
+    target_T = data.images.target_T
+    target_B = target_T[torch.randint(len(target_T), (config.batch_size,), generator=generator)]
+    expression_B = target_B if repeats is None else _draw_repeats(target_B, repeats, generator)
+    return data.batch(target_B, expression_B, device)
 
 
 def _draw_repeats(target_B: Tensor, repeats: list[Tensor], generator: torch.Generator) -> Tensor:

@@ -112,6 +112,7 @@ class Workbench:
             part.train,
             seed=site_seed(part.seed, site),
             round_number=round_number,
+            threads=self._plan.threads or 1,
             on_step=self._step_reporter(site, round_number),
         )
         metrics = {"loss": result.loss, "steps": result.steps, "patients": result.patients, "images": result.images}

@@ -51,6 +51,7 @@ def train_baseline(
     folder: Path,
     config_sha256: str,
     *,
+    threads: int = 1,
     on_step: OnStep | None = None,
     evaluate: Evaluate | None = None,
 ) -> Progress:
@@ -65,7 +66,9 @@ def train_baseline(
         number = progress.round_number + 1
         model.load_adapter_state(progress.adapter)
         report = None if on_step is None else _reporter(on_step, run.name, number)
-        result = train_local(model, run.data, run.train, seed=run.seed, round_number=number, on_step=report)
+        result = train_local(
+            model, run.data, run.train, seed=run.seed, round_number=number, threads=threads, on_step=report
+        )
         adapter = model.adapter_state()
         record = RoundRecord(
             number,

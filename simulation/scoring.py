@@ -30,6 +30,7 @@ class Scorer:
         cases: people never trained on.
         sampling: DDIM settings.
         seed: of the noise that drawing starts from, the same for every model.
+        threads: shares that pictures are drawn in.
         folder: where drawn pictures are kept, so that an interrupted run does not draw them again.
     """
 
@@ -38,6 +39,7 @@ class Scorer:
     sampling: SamplingConfig
     seed: int
     folder: Path
+    threads: int = 1
 
     def __post_init__(self) -> None:
         self.features = case_features(self.model, self.cases)
@@ -63,7 +65,7 @@ class Scorer:
             progress.advance((drawn - done) * self.sampling.steps, f"drawing with {name}: {drawn}/{of}")
             done = drawn
 
-        image = sample(self.model, *self.features, self.sampling, seed=self.seed, on_batch=report)
+        image = sample(self.model, *self.features, self.sampling, seed=self.seed, threads=self.threads, on_batch=report)
         pixels = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         atomic_write_bytes(path, save({"image_C3HW": pixels.contiguous()}, {"key": key}))
         return pixels

@@ -116,7 +116,7 @@ def _prepare(plan: Plan, progress: RunProgress) -> Outcome:
     model = plan.model()
     cases = phantom_cases(config.evaluation.patients, config.image_size)
     sampling = SamplingConfig(steps=config.evaluation.sampling_steps)
-    scorer = Scorer(model, cases, sampling, config.seed, plan.folder / "pictures")
+    scorer = Scorer(model, cases, sampling, config.seed, plan.folder / "pictures", config.threads)
     return Outcome(plan, manifests, sites, started, model.adapter_state(), scorer)
 
 
@@ -181,6 +181,7 @@ def _train_baselines(outcome: Outcome, progress: RunProgress) -> None:
             rounds,
             plan.folder / "baselines" / run.name,
             config_hash(config),
+            threads=config.threads,
             on_step=on_step,
             evaluate=lambda number, adapter: _validation(outcome, number, adapter),
         )

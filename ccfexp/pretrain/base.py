@@ -7,9 +7,7 @@ counterfactual that only phantoms offer: the base learns to take the movement, n
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +19,7 @@ from ccfexp._io import atomic_write_bytes
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.losses import Batch, CycleConfig, cycle_loss
 from ccfexp.model import PHANTOM, CCFExp, FrozenEncoders, ModelConfig
+from ccfexp.parallel import Shares
 from ccfexp.pretrain.population import Population, PopulationSpec
 from ccfexp.training import stratified_timesteps
 
@@ -151,7 +150,7 @@ class BaseState:
 def new_state(recipe: BaseRecipe, encoders: FrozenEncoders, device: torch.device | str) -> BaseState:
     """Fresh weights and an empty optimiser."""
     torch.manual_seed(recipe.seed)
-    model = CCFExp(recipe.model, encoders).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = CCFExp(recipe.model, encoders).to(device).to(memory_format=torch.channels_last)
     average = CCFExp(recipe.model, encoders).to(device)
     average.load_state_dict(model.state_dict())
     average.requires_grad_(False)
@@ -159,19 +158,8 @@ def new_state(recipe: BaseRecipe, encoders: FrozenEncoders, device: torch.device
     return BaseState(model, average, optimiser)
 
 
-def train_base(recipe: BaseRecipe, state: BaseState, pairs: PairSampler, shares: int) -> Iterator[tuple[int, float]]:
-    """Continue to ``recipe.steps``; yields (step, loss) after every step.
-
-    Every batch is worked on in ``shares`` parts by as many threads of one torch thread each: at this size that is half
-    as fast again as one part with all torch threads.
-    """
-    with ThreadPoolExecutor(shares, initializer=torch.set_num_threads, initargs=(1,)) as workers:
-        yield from _train_base(recipe, state, pairs, shares, workers)
-
-
-def _train_base(
-    recipe: BaseRecipe, state: BaseState, pairs: PairSampler, shares: int, workers: ThreadPoolExecutor
-) -> Iterator[tuple[int, float]]:
+def train_base(recipe: BaseRecipe, state: BaseState, pairs: PairSampler, work: Shares) -> Iterator[tuple[int, float]]:
+    """Continue to ``recipe.steps``; yields (step, loss) after every step."""
     device = state.model.device
     while state.step < recipe.steps:
         step = state.step + 1
@@ -182,39 +170,12 @@ def _train_base(
         for group in state.optimiser.param_groups:
             group["lr"] = recipe.rate(step)
         state.optimiser.zero_grad()
-        loss = sum(workers.map(partial(_backward, state.model, recipe), *_shares(batch, t_B, eps, shares)))
+        loss = work.backward(state.model, batch, t_B, eps, recipe.loss)
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
         state.optimiser.step()
         _follow(state.average, state.model, min(recipe.ema, (1 + step) / (10 + step)))
         state.step = step
         yield step, loss
-
-
-def _shares(batch: Batch, t_B: Tensor, eps: Tensor, count: int) -> tuple[list[Batch], list[Tensor], list[Tensor]]:
-    """The batch in ``count`` equal parts."""
-    size = len(t_B) // count
-    parts = [slice(k * size, (k + 1) * size) for k in range(count)]
-    return (
-        [
-            Batch(
-                batch.target_B3HW[part],
-                IdentityFeatures(*(value[part] for value in batch.identity)),
-                ExpressionFeatures(*(value[part] for value in batch.expression)),
-                batch.target_identity_BD[part],
-                batch.target_landmark_B136[part],
-            )
-            for part in parts
-        ],
-        [t_B[part] for part in parts],
-        [eps[part] for part in parts],
-    )
-
-
-def _backward(model: CCFExp, recipe: BaseRecipe, batch: Batch, t_B: Tensor, eps: Tensor) -> float:
-    """Add this share's part of the mean gradient to the parameters (autograd adds under a lock); returns its loss."""
-    loss = cycle_loss(model, batch, t_B, eps, recipe.loss).total_B.sum() / recipe.batch_size
-    loss.backward()
-    return float(loss.detach())
 
 
 @torch.no_grad()

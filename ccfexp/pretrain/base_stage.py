@@ -14,6 +14,7 @@ from ccfexp import weights
 from ccfexp._io import atomic_write_bytes, canonical_json
 from ccfexp.errors import CheckpointError
 from ccfexp.model import FrozenEncoders, config_to_json
+from ccfexp.parallel import shares
 from ccfexp.pretrain.base import (
     BASE_RECIPE,
     CURVE_POPULATION,
@@ -66,27 +67,48 @@ def _train(
     judges = render_population(CURVE_POPULATION, workers=1)
     held_out = PairSampler(judges, Features.of(judges, encoders, device), 0.5)
     # A GPU takes the whole batch at once; on a CPU every core takes a share.
-    shares = torch.get_num_threads() if device.type == "cpu" else 1
-    torch.set_num_threads(1)
-    started, first, average = time.monotonic(), state.step, None
-    for step, loss in train_base(recipe, state, pairs, shares):
-        average = loss if average is None else 0.98 * average + 0.02 * loss
-        spent = time.monotonic() - started
+    with shares(torch.get_num_threads() if device.type == "cpu" else 1) as both:
+        meter = _Meter(recipe, state.step)
+        for step, loss in train_base(recipe, state, pairs, both):
+            meter.add(step, loss)
+            out_of_time = minutes is not None and meter.spent > 60 * minutes
+            if step % _CURVE_EVERY == 0:
+                _measure(state, recipe, held_out, curve_path, meter)
+            if step % _SNAPSHOT_EVERY == 0 or out_of_time or step == recipe.steps:
+                _snapshot(state, recipe, snapshot)
+            if out_of_time:
+                return
+
+
+class _Meter:
+    """Running mean of the loss and the speed, told every fifty steps."""
+
+    def __init__(self, recipe: BaseRecipe, first: int) -> None:
+        self._recipe, self._first, self._started = recipe, first, time.monotonic()
+        self.loss: float | None = None
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def add(self, step: int, loss: float) -> None:
+        """Count a step."""
+        self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
         if step % 50 == 0:
-            rate = (step - first) / spent
-            print(f"base: step {step}/{recipe.steps} loss {average:.4f}, {rate * recipe.batch_size:.1f} images/s, "
-                  f"{(recipe.steps - step) / rate / 60:.0f} min left", flush=True)  # fmt: skip
-        out_of_time = minutes is not None and spent > 60 * minutes
-        if step % _CURVE_EVERY == 0:
-            figures = held_out_loss(state.average, held_out, recipe.loss)
-            line = canonical_json({"images": step * recipe.batch_size, "train": average, **figures})
-            with curve_path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-            print(f"base: held out {line}", flush=True)
-        if step % _SNAPSHOT_EVERY == 0 or out_of_time or step == recipe.steps:
-            _snapshot(state, recipe, snapshot)
-        if out_of_time:
-            return
+            rate, recipe = (step - self._first) / self.spent, self._recipe
+            speed, left = rate * recipe.batch_size, (recipe.steps - step) / rate / 60
+            line = f"step {step}/{recipe.steps} loss {self.loss:.4f}, {speed:.1f} images/s, {left:.0f} min left"
+            print(f"base: {line}", flush=True)
+
+
+def _measure(state: BaseState, recipe: BaseRecipe, held_out: PairSampler, curve_path: Path, meter: _Meter) -> None:
+    """One more line of the curve of held-out quality against images seen."""
+    figures = held_out_loss(state.average, held_out, recipe.loss)
+    line = canonical_json({"images": state.step * recipe.batch_size, "train": meter.loss, **figures})
+    with curve_path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    print(f"base: held out {line}", flush=True)
 
 
 def _encoders_key(recipe: BaseRecipe) -> str:

@@ -1,0 +1,78 @@
+"""A batch worked on in equal shares by several threads of one torch thread each.
+
+At phantom size an operation is too small for torch's own threads to pay: two shares on two cores are half as fast again
+as one share with two torch threads. The result does not depend on timing: a share's gradient is added under autograd's
+lock, and the sum of two numbers is the same in either order. With more than two shares it is so up to rounding.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
+from ccfexp.losses import Batch, CycleConfig, cycle_loss
+from ccfexp.model import CCFExp
+
+T = TypeVar("T")
+
+
+class Shares:
+    """Runs a function on parts of a batch, one thread a part."""
+
+    def __init__(self, count: int, pool: ThreadPoolExecutor | None) -> None:
+        self.count, self._pool = count, pool
+
+    def parts(self, size: int) -> list[slice]:
+        """At most ``count`` slices of nearly equal length that cover ``size`` examples."""
+        count = min(self.count, size)
+        edges = [round(size * k / count) for k in range(count + 1)]
+        return [slice(begin, end) for begin, end in pairwise(edges)]
+
+    def map(self, work: Callable[[slice], T], size: int) -> list[T]:
+        """``work`` of every part of ``size`` examples, in order."""
+        parts = self.parts(size)
+        if self._pool is None:
+            return [work(part) for part in parts]
+        return list(self._pool.map(work, parts))
+
+    def backward(self, model: CCFExp, batch: Batch, t_B: Tensor, eps_B3HW: Tensor, config: CycleConfig) -> float:
+        """Add the gradient of the batch's mean loss to the parameters; returns the loss."""
+
+        def work(part: slice) -> float:
+            terms = cycle_loss(model, part_of(batch, part), t_B[part], eps_B3HW[part], config)
+            loss = terms.total_B.sum() / len(t_B)
+            loss.backward()
+            return float(loss.detach())
+
+        return sum(self.map(work, len(t_B)))
+
+
+@contextmanager
+def shares(threads: int) -> Iterator[Shares]:
+    """Shares for ``threads`` threads; one thread works in place, with torch's own threads as they are."""
+    if threads <= 1:
+        yield Shares(1, None)
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield Shares(threads, pool)
+    finally:
+        torch.set_num_threads(before)
+
+
+def part_of(batch: Batch, part: slice) -> Batch:
+    """Some examples of a batch."""
+    return Batch(
+        batch.target_B3HW[part],
+        IdentityFeatures(*(value[part] for value in batch.identity)),
+        ExpressionFeatures(*(value[part] for value in batch.expression)),
+        batch.target_identity_BD[part],
+        batch.target_landmark_B136[part],
+    )
