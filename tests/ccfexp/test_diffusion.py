@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ccfexp.diffusion import Diffusion, DiffusionConfig, Prediction
 from ccfexp.errors import ConfigError
 
-BOTH: tuple[Prediction, ...] = ("epsilon", "v")
+ALL: tuple[Prediction, ...] = get_args(Prediction)
 SHAPE = (1, 3, 4, 4)
 
 
@@ -40,7 +40,7 @@ def test_published_schedule(t: int, published: float, digit: float) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(prediction=st.sampled_from(BOTH), t=st.integers(0, 999), seed=st.integers(0, 2**31))
+@given(prediction=st.sampled_from(ALL), t=st.integers(0, 999), seed=st.integers(0, 2**31))
 def test_a_perfect_prediction_gives_back_image_and_noise(prediction: Prediction, t: int, seed: int) -> None:
     """x0_and_eps inverts add_noise and target, as exactly as single precision over 1/sqrt(a) allows."""
     diffusion = Diffusion(DiffusionConfig(prediction=prediction))
@@ -49,15 +49,16 @@ def test_a_perfect_prediction_gives_back_image_and_noise(prediction: Prediction,
     x_t = diffusion.add_noise(x0, eps, t_B)
     x0_again, eps_again = diffusion.x0_and_eps(diffusion.target(x0, eps, t_B), x_t, t_B)
 
-    # v divides by nothing; epsilon divides by the signal, which falls to 1/157.
-    tolerance = 3e-6 / (math.sqrt(_alpha_bar(t)) if prediction == "epsilon" else 1.0)
-    torch.testing.assert_close(x0_again, x0, rtol=0, atol=tolerance)
-    torch.testing.assert_close(eps_again, eps, rtol=0, atol=3e-6)
+    # v divides by nothing, epsilon by the signal, which falls to 1/157, and sample by the noise, 1/100 at t = 0.
+    of_x0 = math.sqrt(_alpha_bar(t)) if prediction == "epsilon" else 1.0
+    of_eps = math.sqrt(1 - _alpha_bar(t)) if prediction == "sample" else 1.0
+    torch.testing.assert_close(x0_again, x0, rtol=0, atol=3e-6 / of_x0)
+    torch.testing.assert_close(eps_again, eps, rtol=0, atol=3e-6 / of_eps)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    prediction=st.sampled_from(BOTH),
+    prediction=st.sampled_from(ALL),
     t=st.integers(1, 999),
     stride=st.integers(1, 400),
     eta=st.sampled_from([0.0, 0.5, 1.0]),
@@ -74,6 +75,8 @@ def test_ddim_step_against_the_formula(prediction: Prediction, t: int, stride: i
     for out, x, noise, found in zip(*(part.flatten().tolist() for part in (output, x_t, z, step)), strict=True):
         if prediction == "epsilon":
             clean = (x - math.sqrt(1 - a) * out) / math.sqrt(a)
+        elif prediction == "sample":
+            clean = out
         else:
             clean = math.sqrt(a) * x - math.sqrt(1 - a) * out
         clean = min(1.0, max(-1.0, clean))
@@ -85,7 +88,7 @@ def test_ddim_step_against_the_formula(prediction: Prediction, t: int, stride: i
         assert found == pytest.approx(expected, abs=2e-4)
 
 
-@pytest.mark.parametrize("prediction", BOTH)
+@pytest.mark.parametrize("prediction", ALL)
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_whole_trajectory_against_diffusers(prediction: Prediction, eta: float) -> None:
     """50 steps with a smooth predictor; the noise estimate follows from the clipped image on both sides."""
@@ -98,7 +101,7 @@ def test_whole_trajectory_against_diffusers(prediction: Prediction, eta: float) 
         set_alpha_to_one=True,
         steps_offset=0,
         timestep_spacing="leading",
-        prediction_type="epsilon" if prediction == "epsilon" else "v_prediction",
+        prediction_type={"v": "v_prediction"}.get(prediction, prediction),
     )
     scheduler.set_timesteps(50)
     diffusion = Diffusion(DiffusionConfig(prediction=prediction))
@@ -137,9 +140,9 @@ def test_the_last_step_gives_the_clean_estimate_without_noise() -> None:
     torch.testing.assert_close(step, diffusion.x0_and_eps(out, x_t, t_B)[0].clamp(-1, 1))
 
 
-@pytest.mark.parametrize("prediction", BOTH)
+@pytest.mark.parametrize("prediction", ALL)
 def test_loss_weights(prediction: Prediction) -> None:
-    """Plain weights are ones; min-SNR weighs the error of x0 by min(SNR, gamma), whatever is predicted."""
+    """Plain weights are ones; min-SNR weighs the error of x0 by min(SNR, gamma), for sample by min(SNR + 1, gamma)."""
     t_B = torch.tensor([0, 100, 400, 999])
     assert Diffusion(DiffusionConfig(prediction=prediction)).loss_weight(t_B).tolist() == [1.0] * 4
 
@@ -148,8 +151,9 @@ def test_loss_weights(prediction: Prediction) -> None:
     for t, weight in zip(t_B.tolist(), found.tolist(), strict=True):
         a = _alpha_bar(t)
         snr = a / (1 - a)
-        error_of_x0 = (1 - a) / a if prediction == "epsilon" else 1 - a  # of a unit error of the prediction
-        assert weight == pytest.approx(min(snr, 5.0) * error_of_x0, rel=2e-3)
+        error_of_x0 = {"epsilon": (1 - a) / a, "v": 1 - a}.get(prediction, 1.0)  # of a unit error of the prediction
+        of_x0 = min(snr + 1, 5.0) if prediction == "sample" else min(snr, 5.0)
+        assert weight == pytest.approx(of_x0 * error_of_x0, rel=2e-3)
 
 
 @pytest.mark.parametrize("count", [0, -1, 1001])
@@ -165,7 +169,7 @@ def test_impossible_numbers_of_sampling_steps(count: int) -> None:
         ({"steps": 0}, "steps=0 must be >= 1"),
         ({"beta_start": 0.0}, "beta_start=0.0"),
         ({"beta_start": 0.03}, "beta_start=0.03, beta_end=0.02 must satisfy"),
-        ({"prediction": "x0"}, "prediction='x0' must be epsilon or v"),
+        ({"prediction": "x0"}, "prediction='x0' must be epsilon"),
     ],
 )
 def test_impossible_configurations(values: dict[str, Any], message: str) -> None:

@@ -244,7 +244,10 @@ def test_a_mirrored_palsy_is_the_mirror_image(phantom: Phantom, movement: str, g
 
 
 def test_iris_is_1177_mm_across(phantom: Phantom, person: Identity) -> None:
-    """Counted in pixels along the middle of the mean head's right eye, wide open, seen from the front."""
+    """Counted in pixels along the middle of the mean head's right eye, wide open, seen from the front.
+
+    In the canonical coordinates of the eye, in which it is drawn; the head's own eye is 5 % wider than those.
+    """
     head: Head = phantom.head
     mean = replace(person, base_V3=head.mean_V3, asymmetry=SYMMETRIC, iris_3=np.full(3, 0.25, np.float32))
     scene = replace(
@@ -268,7 +271,11 @@ def test_iris_is_1177_mm_across(phantom: Phantom, person: Identity) -> None:
     halfway = (np.percentile(segment, 95) + np.percentile(segment, 10)) / 2
     dark = np.nonzero(segment < halfway)[0]
 
-    assert (dark[-1] - dark[0] + 1) * mm_per_pixel == pytest.approx(11.77, abs=0.5)
+    right_V = (head.part_V == EYE) & (head.mean_V3[:, 0] < 0)
+    stretch = float(np.polyfit(head.canonical_V3[right_V, 0], head.mean_V3[right_V, 0], 1)[0])
+    diameter = (dark[-1] - dark[0] + 1) * mm_per_pixel
+    assert diameter == pytest.approx(11.77, rel=0.06)
+    assert diameter / stretch == pytest.approx(11.77, abs=0.3)
 
 
 @pytest.mark.parametrize(
