@@ -69,7 +69,8 @@ def _peft_name(parameter: str) -> str:
     return parameter.replace(".default.", ".")
 
 
-def test_lora_only(data: SiteData) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_lora_only(data: SiteData, threads: int) -> None:
     """Parameters with gradients, in the optimiser, changed, on the wire: one set of names; the base keeps its bits."""
     model = fresh()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -87,7 +88,7 @@ def test_lora_only(data: SiteData) -> None:
 
     hook = register_optimizer_step_pre_hook(look)
     try:
-        train_local(model, data, TRAIN, seed=5, round_number=1)
+        train_local(model, data, TRAIN, seed=5, round_number=1, threads=threads)
     finally:
         hook.remove()
 
@@ -112,6 +113,20 @@ def test_a_round_repeated_is_the_same_round(data: SiteData, one_round: CCFExp) -
     assert equal(trained(data), one_round)
     assert not equal(trained(data, (2,)), one_round)
     assert not equal(trained(data, seed=6), one_round)
+
+
+def test_two_threads_train_the_same_adapter(data: SiteData, one_round: CCFExp) -> None:
+    """Bit for bit among themselves, whatever their timing; up to rounding as one thread does."""
+    first, second = fresh(), fresh()
+    for model in (first, second):
+        train_local(model, data, TRAIN, seed=5, round_number=1, threads=2)
+
+    assert equal(first, second)
+    start, alone = fresh().adapter_state(), one_round.adapter_state()
+    # Adam divides by the gradient's own size, so the few gradients that are all rounding may take another way.
+    together = torch.cat([(first.adapter_state()[name] - start[name]).flatten() for name in start])
+    expected = torch.cat([(alone[name] - start[name]).flatten() for name in start])
+    assert torch.nn.functional.cosine_similarity(together, expected, dim=0) > 0.99
 
 
 def test_resuming_after_a_round_changes_nothing(data: SiteData, one_round: CCFExp) -> None:
