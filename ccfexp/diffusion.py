@@ -40,6 +40,8 @@ class DiffusionConfig:
             raise ConfigError(
                 f"beta_start={self.beta_start}, beta_end={self.beta_end} must satisfy 0 < start <= end < 1"
             )
+        if self.min_snr_gamma is not None and not self.min_snr_gamma > 0:
+            raise ConfigError(f"min_snr_gamma={self.min_snr_gamma} must be > 0, or null for plain weights")
         if self.prediction not in ("epsilon", "v", "sample"):
             raise ConfigError(f"prediction={self.prediction!r} must be epsilon, v or sample")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -106,7 +107,10 @@ class SiteData:
         images = load_split(read_manifest(manifest, model.config.unet.image_size), split)
         path = None if cache_dir is None else cache_dir / f"features-{_cache_key(model, manifest, split)}.safetensors"
         if path is not None and path.is_file():
-            return cls(images, **load_file(path))
+            try:
+                return cls(images, **load_file(path))
+            except (SafetensorError, TypeError):
+                path.unlink()  # a damaged cache is made anew: it holds nothing that cannot be computed
         features = encode_images(model, images.image_N3HW)
         if path is not None:
             atomic_write_bytes(path, save(features))

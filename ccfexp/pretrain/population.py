@@ -14,13 +14,15 @@ from torch import Tensor
 
 from ccfexp._io import atomic_write_bytes, canonical_json
 from ccfexp.data.phantom.camera import Scene, SceneStyle
-from ccfexp.data.phantom.expression import MOVEMENTS, SIDES, Palsy
+from ccfexp.data.phantom.expression import EVEN_EFFORT, MOVEMENTS, SIDES, Effort, Palsy
 from ccfexp.data.phantom.render import Phantom
 from ccfexp.errors import ConfigError
 from ccfexp.training import to_unit_range
 
 _STREAM = 23
 INTENSITIES = (0.4, 0.7, 1.0, 1.2)
+# Voluntary share of (right, left): even, or more on one side than on the other.
+EFFORTS: tuple[Effort, ...] = (EVEN_EFFORT, (0.65, 1.0), (0.3, 1.0), (1.0, 0.65), (1.0, 0.3))
 MOVEMENT_NAMES = tuple(MOVEMENTS)
 # One-sided units whose post-palsy weights describe an expression completely enough to be regressed.
 _UNITS = (
@@ -46,6 +48,7 @@ class PopulationSpec:
         movements: movements per session beside rest, drawn without replacement.
         palsied: share of sessions in which the person has a palsy of grade II to VI; 0 = healthy people only.
         size: image side in pixels.
+        lateral: share of movements made more on one side than on the other, as healthy people wink and smirk.
     """
 
     first_identity: int
@@ -54,6 +57,7 @@ class PopulationSpec:
     movements: int
     palsied: float
     size: int = 64
+    lateral: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.movements <= len(MOVEMENTS) - 1:
@@ -75,7 +79,7 @@ class Population:
         image_N3HW: uint8.
         landmark_N682: fractions of the image side.
         person_N, session_N: running numbers; rest_N: index of the session's rest image.
-        movement_N, level_N: indices into MOVEMENT_NAMES and INTENSITIES.
+        movement_N: index into MOVEMENT_NAMES; level_N: index into INTENSITIES plus their number times that of EFFORTS.
         side_N: index into SIDES; severity_N3: forehead, eye, mouth; unit_NU: weights of EXPRESSION_UNITS.
     """
 
@@ -117,21 +121,30 @@ def _render_person(spec: PopulationSpec, person: int) -> Arrays:
         for movement in (0, *chosen):
             level = int(rng.choice(len(INTENSITIES), p=(0.15, 0.25, 0.45, 0.15)))
             name, intensity = MOVEMENT_NAMES[movement], INTENSITIES[level]
-            photo = phantom.render(identity, name, intensity, palsy, session, spec.size, scene=scene)
-            weights = phantom.weights(identity, name, intensity, palsy)
+            lateral = _draw_effort(rng, spec.lateral if movement else 0.0)
+            effort = EFFORTS[lateral]
+            photo = phantom.render(identity, name, intensity, palsy, session, spec.size, scene=scene, effort=effort)
+            weights = phantom.weights(identity, name, intensity, palsy, effort)
             rows.append(
                 {
                     "image": photo.image_HW3.transpose(2, 0, 1),
                     "landmark": photo.landmark_682 / np.float32(spec.size),
                     "session": np.int64(session),
                     "movement": np.int64(movement),
-                    "level": np.int64(level),
+                    "level": np.int64(level + len(INTENSITIES) * lateral),
                     "side": np.int64(SIDES.index(palsy.side)),
                     "severity": np.array(palsy.severity, np.float32),
                     "unit": np.array([weights.get(unit, 0.0) for unit in EXPRESSION_UNITS], np.float32),
                 }
             )
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def _draw_effort(rng: np.random.Generator, lateral: float) -> int:
+    """Index into EFFORTS; nothing is drawn where no movement is lateral."""
+    if lateral == 0.0 or rng.random() >= lateral:
+        return 0
+    return int(rng.integers(1, len(EFFORTS)))
 
 
 def _draw_palsy(rng: np.random.Generator, palsied: float) -> Palsy:

@@ -16,6 +16,8 @@ from ccfexp.errors import ConfigError, did_you_mean
 Side = Literal["none", "left", "right"]
 SIDES: Final[tuple[Side, ...]] = ("none", "left", "right")
 Weights = dict[str, float]
+Effort = tuple[float, float]
+EVEN_EFFORT: Final[Effort] = (1.0, 1.0)
 
 MOVEMENTS: Final[Mapping[str, Mapping[str, float]]] = {
     "rest": {},
@@ -141,7 +143,11 @@ def movement_activation(movement: str, intensity: float) -> Weights:
 
 
 def unit_weights(
-    activation: Mapping[str, float], palsy: Palsy, units: Mapping[str, int], asymmetry: Asymmetry | None = None
+    activation: Mapping[str, float],
+    palsy: Palsy,
+    units: Mapping[str, int],
+    asymmetry: Asymmetry | None = None,
+    effort: Effort = EVEN_EFFORT,
 ) -> Weights:
     """Weights of the one-sided expression units for an activation under a palsy (phantom specification, "Palsy").
 
@@ -150,8 +156,9 @@ def unit_weights(
         palsy: which side is affected and how.
         units: names of the units that the head has (some have no side).
         asymmetry: the identity's healthy asymmetry, or None for a symmetric face.
+        effort: voluntary share of each side (right, left): a wink, a smirk, one raised brow.
     """
-    weights = _driven(activation, palsy, units)
+    weights = _driven(activation, palsy, units, effort)
     if palsy.side != "none":
         _add_palsy_at_rest(weights, activation, palsy)
     if asymmetry is not None:
@@ -159,15 +166,15 @@ def unit_weights(
     return weights
 
 
-def _driven(activation: Mapping[str, float], palsy: Palsy, units: Mapping[str, int]) -> Weights:
+def _driven(activation: Mapping[str, float], palsy: Palsy, units: Mapping[str, int], effort: Effort) -> Weights:
     affected = palsy.side.capitalize()
     weights: Weights = {}
     for unit, value in activation.items():
-        for side in _SIDES:
-            scale = 1.0
+        for side, share in zip(_SIDES, effort, strict=True):
+            scale = share
             if palsy.side != "none" and unit not in _FREE_UNITS:
                 loss = palsy.severity[_REGION_OF_PREFIX[unit[:4]]]
-                scale = 1 - loss if side == affected else 1 + 0.08 * loss  # the healthy side overacts a little
+                scale *= 1 - loss if side == affected else 1 + 0.08 * loss  # the healthy side overacts a little
             name = unit + side
             if name in units:
                 weights[name] = weights.get(name, 0.0) + value * scale

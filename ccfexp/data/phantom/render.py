@@ -9,7 +9,15 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from ccfexp.data.phantom.camera import ALIGNMENT_SIZE, Camera, Crop, Scene
-from ccfexp.data.phantom.expression import EYE_REGION, Palsy, Weights, movement_activation, unit_weights
+from ccfexp.data.phantom.expression import (
+    EVEN_EFFORT,
+    EYE_REGION,
+    Effort,
+    Palsy,
+    Weights,
+    movement_activation,
+    unit_weights,
+)
 from ccfexp.data.phantom.head import EYE, MM_PER_UNIT, FloatArray, Head, smoothstep
 from ccfexp.data.phantom.identity import Identity, Prior, make_identity
 from ccfexp.data.phantom.raster import EYE_BIAS, interpolate, vertex_normals, z_buffer
@@ -61,11 +69,13 @@ class Phantom:
         *,
         scene: Scene | None = None,
         crop: Crop = "aligned",
+        effort: Effort = EVEN_EFFORT,
     ) -> Photograph:
         """One photograph.
 
         The same (identity, seed) with another movement or palsy keeps light, pose, background and noise: exact paired
-        targets. A ``scene`` given replaces the one of (identity, seed).
+        targets. A ``scene`` given replaces the one of (identity, seed). ``effort`` is the voluntary share of each side
+        (right, left): healthy people can wink and smirk.
 
         Raises:
             ConfigError: unknown movement, impossible intensity, palsy or size.
@@ -74,7 +84,7 @@ class Phantom:
             raise ConfigError(f"phantom size={size} must lie in [16, 1024] pixels")
         palsy = palsy or Palsy()
         scene = scene or Scene.draw(identity.seed, seed)
-        weights = self.weights(identity, movement, intensity, palsy)
+        weights = self.weights(identity, movement, intensity, palsy, effort)
         mesh_V3 = self.mesh(identity, weights)
         landmark_683 = self.landmarks(identity, mesh_V3)
         camera = Camera.frame(scene, landmark_683, size * _SUPERSAMPLING, crop)
@@ -84,9 +94,12 @@ class Phantom:
             _expose(colour_HW3, scene), landmark_682, Labels(identity.seed, seed, movement, intensity, palsy)
         )
 
-    def weights(self, identity: Identity, movement: str, intensity: float, palsy: Palsy) -> Weights:
+    def weights(
+        self, identity: Identity, movement: str, intensity: float, palsy: Palsy, effort: Effort = EVEN_EFFORT
+    ) -> Weights:
         """Weights of the expression units of this person making this movement under this palsy."""
-        return unit_weights(movement_activation(movement, intensity), palsy, self.head.unit_index, identity.asymmetry)
+        activation = movement_activation(movement, intensity)
+        return unit_weights(activation, palsy, self.head.unit_index, identity.asymmetry, effort)
 
     def mesh(self, identity: Identity, weights: Mapping[str, float]) -> FloatArray:
         """Deformed vertices [V,3] in mesh units."""
