@@ -33,9 +33,9 @@ NAME = "phantom-base"
 _SNAPSHOT_EVERY = 250
 # How the shipped file came about, where that differs from running the command once from nothing.
 _LINEAGE = (
-    "- Lineage of the shipped file: the recipe was settled while it was trained. Steps 1 to 1,250 predicted v instead of "
-    "the image (the last layer was negated then, the optimiser started anew), and steps 1 to 3,250 saw two sessions of "
-    "each person with even movements only. The curve begins after the change to the image."
+    "- Lineage of the shipped file: the recipe was settled while it was trained. Steps 1 to 1,250 predicted v instead "
+    "of the image (the last layer was negated then, the optimiser started anew), and steps 1 to 3,250 saw two sessions "
+    "of each person with even movements only. The curve begins after the change to the image."
 )
 _CURVE_EVERY = 500
 
@@ -189,8 +189,8 @@ def _card(recipe: BaseRecipe, state: BaseState, curve_path: Path) -> str:
             for row in curve[:: max(1, len(curve) // 16)]
         ),
         "",
+        _LINEAGE,
         (
-            _LINEAGE,
             "- Limits: phantoms only; it has never seen a palsy, which is what adapters are for. "
             "Not evidence about patients.",
         ),
