@@ -49,7 +49,7 @@ class UNetConfig:
                 raise ConfigError(f"{name}={getattr(self, name)} must be >= 1")
         if self.fixed_resolution_level is not None and not 0 <= self.fixed_resolution_level < len(self.channels) - 1:
             raise ConfigError(
-                f"fixed_resolution_level={self.fixed_resolution_level} must lie in 0 to {len(self.channels) - 2}, or null"
+                f"fixed_resolution_level={self.fixed_resolution_level} must lie in 0 to {len(self.channels) - 2}"
             )
         halvings = len(self.channels) - 1 - (self.fixed_resolution_level is not None)
         unit = self.patch_size * 2**halvings

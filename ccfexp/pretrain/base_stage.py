@@ -190,10 +190,7 @@ def _card(recipe: BaseRecipe, state: BaseState, curve_path: Path) -> str:
         ),
         "",
         _LINEAGE,
-        (
-            "- Limits: phantoms only; it has never seen a palsy, which is what adapters are for. "
-            "Not evidence about patients.",
-        ),
+        "- Limits: phantoms only, no evidence about patients; it has never seen a palsy, which is what adapters are for.",
         "",
     ]
     return "\n".join(lines)
