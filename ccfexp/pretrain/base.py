@@ -83,7 +83,7 @@ class Features:
                 identity = encoders.identity_features(x_B3HW)
                 expression = encoders.expression_features(x_B3HW, identity.vector_BD)
                 parts.append(tuple(part.half().cpu() for part in (*identity, *expression)))
-        return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        return cls(*(torch.cat(column).contiguous() for column in zip(*parts, strict=True)))
 
     @classmethod
     def cached(cls, people: Population, encoders: FrozenEncoders, device: torch.device | str, path: Path) -> "Features":

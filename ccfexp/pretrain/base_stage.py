@@ -190,7 +190,7 @@ def _card(recipe: BaseRecipe, state: BaseState, curve_path: Path) -> str:
         ),
         "",
         _LINEAGE,
-        "- Limits: phantoms only, no evidence about patients; it has never seen a palsy, which is what adapters are for.",
+        "- Limits: phantoms only, no evidence about patients; it has never seen a palsy: adapters are for that.",
         "",
     ]
     return "\n".join(lines)
