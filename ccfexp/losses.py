@@ -25,18 +25,21 @@ class CycleConfig:
     Attributes:
         identity_weight: weight of the identity term (published .05).
         landmark_weight: weight of the mean squared landmark error in encoder units (published: 1 times a hidden 10).
+        expression_weight: weight of the expression term, 1 - cosine between the deviations (face minus identity) of the
+            estimate and of the target; the published loss judges the expression by landmarks alone (0).
         cycle_weight: weight of the second pass (published .3); 0 = one pass.
         estimate_from: the second pass's clean image comes from the second noisy image (corrected) or the first
             (published; inconsistent as a denoising estimate).
         detach_first: no gradient through x0_1 into the first pass (less memory, one backward chain less).
         clip: x0 estimates are clipped to [-1, 1] with a straight-through gradient (corrected), or hard (published:
             gradients die wherever the estimate leaves the range, which at large t is almost everywhere).
-        trust_by_signal: identity and landmark terms weigh with the signal power a_t (corrected): at large t an
+        trust_by_signal: the judged terms weigh with the signal's amplitude sqrt(a_t) (corrected): at large t an
             estimate is a blur, and judging it teaches the blur.
     """
 
     identity_weight: float = 0.05
-    landmark_weight: float = 10.0
+    landmark_weight: float = 30.0
+    expression_weight: float = 0.1
     cycle_weight: float = 0.3
     estimate_from: Literal["second", "first"] = "second"
     detach_first: bool = False
@@ -44,7 +47,7 @@ class CycleConfig:
     trust_by_signal: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("identity_weight", "landmark_weight", "cycle_weight"):
+        for name in ("identity_weight", "landmark_weight", "expression_weight", "cycle_weight"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"cycle {name}={getattr(self, name)} must be >= 0")
         if self.estimate_from not in ("second", "first"):
@@ -62,6 +65,7 @@ class Batch(NamedTuple):
         expression: features of the expression photograph (the target itself, unless pairs are crossed).
         target_identity_BD: identity vector of the target.
         target_landmark_B136: landmark vector of the target.
+        target_deviation_BD: deviation (face minus identity) of the target.
     """
 
     target_B3HW: Tensor
@@ -69,6 +73,7 @@ class Batch(NamedTuple):
     expression: ExpressionFeatures
     target_identity_BD: Tensor
     target_landmark_B136: Tensor
+    target_deviation_BD: Tensor
 
 
 class LossTerms(NamedTuple):
@@ -78,6 +83,7 @@ class LossTerms(NamedTuple):
     diffusion_B: Tensor
     identity_B: Tensor
     landmark_B: Tensor
+    expression_B: Tensor
     cycle_B: Tensor
 
 
@@ -95,16 +101,13 @@ def cycle_loss(model: CCFExp, batch: Batch, t_B: Tensor, eps_B3HW: Tensor, confi
     x_t = model.diffusion.add_noise(batch.target_B3HW, eps_B3HW, t_B)
     diffusion_B, x0_1 = _denoise(model, condition, batch.target_B3HW, x_t, eps_B3HW, t_B, x_t, config)
     judged = _judge(model, x0_1, config)
-    identity_B, landmark_B = (
-        _identity_term(model, batch, judged, t_B, config),
-        _landmark_term(model, batch, judged, t_B, config),
-    )
-    total_B = diffusion_B + config.identity_weight * identity_B + config.landmark_weight * landmark_B
+    terms = _judged_terms(model, batch, judged, t_B, config)
+    total_B = diffusion_B + terms.weighted(config)
     cycle_B = torch.zeros_like(total_B)
     if config.cycle_weight:
         cycle_B = _second_pass(model, batch, x0_1, judged, t_B, eps_B3HW, x_t, config)
         total_B = total_B + config.cycle_weight * cycle_B
-    return LossTerms(total_B, *(term.detach() for term in (diffusion_B, identity_B, landmark_B, cycle_B)))
+    return LossTerms(total_B, *(term.detach() for term in (diffusion_B, *terms, cycle_B)))
 
 
 class _Judged(NamedTuple):
@@ -112,15 +115,32 @@ class _Judged(NamedTuple):
 
     identity: IdentityFeatures | None
     landmark: Encoded | None
+    deviation_BD: Tensor | None
+
+
+class _Terms(NamedTuple):
+    """Identity, landmark and expression terms [B], not yet weighted."""
+
+    identity_B: Tensor
+    landmark_B: Tensor
+    expression_B: Tensor
+
+    def weighted(self, config: CycleConfig) -> Tensor:
+        """Their weighted sum [B]."""
+        identity_B, landmark_B = config.identity_weight * self.identity_B, config.landmark_weight * self.landmark_B
+        return identity_B + landmark_B + config.expression_weight * self.expression_B
 
 
 def _judge(model: CCFExp, x0_B3HW: Tensor, config: CycleConfig) -> _Judged:
-    needs_identity = config.identity_weight or config.cycle_weight
-    needs_landmark = config.landmark_weight or config.cycle_weight
-    return _Judged(
-        model.encoders.identity_features(x0_B3HW) if needs_identity else None,
-        model.encoders.landmark(x0_B3HW) if needs_landmark else None,
-    )
+    needs_deviation = config.expression_weight or config.cycle_weight
+    identity = landmark = deviation_BD = None
+    if config.identity_weight or needs_deviation:
+        identity = model.encoders.identity_features(x0_B3HW)
+    if config.landmark_weight or config.cycle_weight:
+        landmark = model.encoders.landmark(x0_B3HW)
+    if needs_deviation and identity is not None:
+        deviation_BD = model.encoders.face(x0_B3HW).vector_BD - identity.vector_BD
+    return _Judged(identity, landmark, deviation_BD)
 
 
 def _denoise(
@@ -154,10 +174,9 @@ def _second_pass(
     config: CycleConfig,
 ) -> Tensor:
     """L2 [B]: x0_1 as the image; its expression and landmarks as conditions, the identity photograph unchanged."""
-    assert judged.identity is not None
     assert judged.landmark is not None
-    deviation_BD = model.encoders.face(x0_1).vector_BD - judged.identity.vector_BD
-    expression = ExpressionFeatures(deviation_BD, judged.landmark.map_BCGG, judged.landmark.vector_BD)
+    assert judged.deviation_BD is not None
+    expression = ExpressionFeatures(judged.deviation_BD, judged.landmark.map_BCGG, judged.landmark.vector_BD)
     first = x0_1
     if config.detach_first:
         first, expression = x0_1.detach(), ExpressionFeatures(*(part.detach() for part in expression))
@@ -167,29 +186,25 @@ def _second_pass(
     # The target is a constant: otherwise the first pass could lower the loss by moving what the second must predict.
     diffusion_B, x0_2 = _denoise(model, condition, first.detach(), x_again, eps, t_B, x_estimate, config)
     again = _judge(model, x0_2, replace(config, cycle_weight=0.0))
-    identity_B, landmark_B = (
-        _identity_term(model, batch, again, t_B, config),
-        _landmark_term(model, batch, again, t_B, config),
-    )
-    return diffusion_B + config.identity_weight * identity_B + config.landmark_weight * landmark_B
+    return diffusion_B + _judged_terms(model, batch, again, t_B, config).weighted(config)
 
 
-def _trust(model: CCFExp, t_B: Tensor, config: CycleConfig) -> Tensor:
-    return model.diffusion.alpha_bar(t_B) if config.trust_by_signal else torch.ones_like(t_B, dtype=torch.float32)
+def _judged_terms(model: CCFExp, batch: Batch, judged: _Judged, t_B: Tensor, config: CycleConfig) -> _Terms:
+    trust_B = model.diffusion.alpha_bar(t_B).sqrt() if config.trust_by_signal else torch.ones_like(t_B).float()
+    nothing_B = torch.zeros_like(trust_B)
+    identity_B = landmark_B = expression_B = nothing_B
+    if config.identity_weight and judged.identity is not None:
+        identity_B = trust_B * _identity_term(model, batch, judged.identity, t_B)
+    if config.landmark_weight and judged.landmark is not None:
+        landmark_B = trust_B * (judged.landmark.vector_BD - batch.target_landmark_B136).square().mean(1)
+    if config.expression_weight and judged.deviation_BD is not None:
+        expression_B = trust_B * (1 - functional.cosine_similarity(judged.deviation_BD, batch.target_deviation_BD))
+    return _Terms(identity_B, landmark_B, expression_B)
 
 
-def _identity_term(model: CCFExp, batch: Batch, judged: _Judged, t_B: Tensor, config: CycleConfig) -> Tensor:
+def _identity_term(model: CCFExp, batch: Batch, identity: IdentityFeatures, t_B: Tensor) -> Tensor:
     """(t/T)(1 - cos(F(x0), F(identity photograph))) + (1 - t/T)(1 - cos(F(x0), F(image))), as DCFace mixes them."""
-    if judged.identity is None:
-        return torch.zeros_like(t_B, dtype=torch.float32)
     late_B = t_B.float() / model.diffusion.config.steps
-    to_person_B = 1 - functional.cosine_similarity(judged.identity.vector_BD, batch.identity.vector_BD)
-    to_image_B = 1 - functional.cosine_similarity(judged.identity.vector_BD, batch.target_identity_BD)
-    return _trust(model, t_B, config) * (late_B * to_person_B + (1 - late_B) * to_image_B)
-
-
-def _landmark_term(model: CCFExp, batch: Batch, judged: _Judged, t_B: Tensor, config: CycleConfig) -> Tensor:
-    if judged.landmark is None:
-        return torch.zeros_like(t_B, dtype=torch.float32)
-    error_B = (judged.landmark.vector_BD - batch.target_landmark_B136).square().mean(1)
-    return _trust(model, t_B, config) * error_B
+    to_person_B = 1 - functional.cosine_similarity(identity.vector_BD, batch.identity.vector_BD)
+    to_image_B = 1 - functional.cosine_similarity(identity.vector_BD, batch.target_identity_BD)
+    return late_B * to_person_B + (1 - late_B) * to_image_B

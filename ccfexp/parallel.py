@@ -75,4 +75,5 @@ def part_of(batch: Batch, part: slice) -> Batch:
         ExpressionFeatures(*(value[part] for value in batch.expression)),
         batch.target_identity_BD[part],
         batch.target_landmark_B136[part],
+        batch.target_deviation_BD[part],
     )

@@ -125,6 +125,7 @@ class SiteData:
             expression=self.expression(expression_B, device),
             target_identity_BD=self.identity_ND[target_B].to(device),
             target_landmark_B136=self.landmark_N136[target_B].to(device),
+            target_deviation_BD=self.deviation_ND[target_B].to(device),
         )
 
     def identity(self, index_B: Tensor, device: torch.device) -> IdentityFeatures:

@@ -42,7 +42,7 @@ class BaseRecipe:
         )
     )
     loss: CycleConfig = field(default_factory=lambda: CycleConfig(cycle_weight=0.0))
-    steps: int = 5_400
+    steps: int = 5_200
     batch_size: int = 32
     learning_rate: float = 6e-4
     warm_up: int = 300
@@ -136,6 +136,7 @@ class PairSampler:
             ),
             target_identity_BD=of(f.identity_ND, target_B),
             target_landmark_B136=of(f.landmark_N136, target_B),
+            target_deviation_BD=of(f.deviation_ND, target_B),
         )
 
 
@@ -196,6 +197,6 @@ def held_out_loss(model: CCFExp, pairs: PairSampler, loss: CycleConfig, seed: in
         t_B = stratified_timesteps(32, model.config.diffusion.steps, generator)
         eps = torch.randn(batch.target_B3HW.shape, generator=generator)
         terms = cycle_loss(model, batch, t_B.to(model.device), eps.to(model.device), loss)
-        for name in ("total_B", "diffusion_B", "identity_B", "landmark_B"):
+        for name in ("total_B", "diffusion_B", "identity_B", "landmark_B", "expression_B"):
             sums[name.removesuffix("_B")] += float(getattr(terms, name).mean()) / rounds
     return dict(sums)

@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -34,8 +35,9 @@ _SNAPSHOT_EVERY = 250
 # How the shipped file came about, where that differs from running the command once from nothing.
 _LINEAGE = (
     "- Lineage of the shipped file: the recipe was settled while it was trained. Steps 1 to 1,250 predicted v instead "
-    "of the image (the last layer was negated then, the optimiser started anew), and steps 1 to 3,250 saw two sessions "
-    "of each person with even movements only. The curve begins after the change to the image."
+    "of the image (the last layer was negated then, the optimiser started anew); steps 1 to 3,250 saw two sessions of "
+    "each person with even movements only; the expression term and the landmark weight of 30 began at step 4,000. "
+    "The curve begins after the change to the image."
 )
 _CURVE_EVERY = 500
 
@@ -181,11 +183,11 @@ def _card(recipe: BaseRecipe, state: BaseState, curve_path: Path) -> str:
         ),
         "- Held-out loss (24 healthy phantom people, seeds 910000 to 910023; half of the pairs crossed):",
         "",
-        "| images seen | total | diffusion | identity | landmark |",
-        "|---:|---:|---:|---:|---:|",
+        "| images seen | total | diffusion | identity | landmark | expression |",
+        "|---:|---:|---:|---:|---:|---:|",
         *(
             f"| {row['images']:,} | {row['total']:.4f} | {row['diffusion']:.4f} "
-            f"| {row['identity']:.4f} | {row['landmark']:.5f} |"
+            f"| {row['identity']:.4f} | {row['landmark']:.5f} | {row.get('expression', math.nan):.4f} |"
             for row in curve[:: max(1, len(curve) // 16)]
         ),
         "",

@@ -15,7 +15,9 @@ from ccfexp.losses import Batch, CycleConfig, cycle_loss
 from ccfexp.model import CCFExp
 from tests.ccfexp import tiny
 
-OFFICIAL = CycleConfig(estimate_from="first", clip="hard", trust_by_signal=False)
+OFFICIAL = CycleConfig(
+    landmark_weight=10.0, expression_weight=0.0, estimate_from="first", clip="hard", trust_by_signal=False
+)
 T_B = torch.tensor([30, 400, 800])
 
 
@@ -29,7 +31,7 @@ def recompute(model: CCFExp, batch: Batch, t_B: torch.Tensor, eps: torch.Tensor,
     """Total [B] for a model that predicts epsilon with plain weights."""
     beta_T = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     a = (1 - beta_T).cumprod(0)[t_B].float()[:, None, None, None]
-    late, trust = t_B / 1000, a.flatten() if config.trust_by_signal else torch.ones(len(t_B))
+    late, trust = t_B / 1000, a.flatten().sqrt() if config.trust_by_signal else torch.ones(len(t_B))
 
     def clip(x: torch.Tensor) -> torch.Tensor:
         hard = x.clamp(-1, 1)
@@ -41,7 +43,10 @@ def recompute(model: CCFExp, batch: Batch, t_B: torch.Tensor, eps: torch.Tensor,
         image = 1 - cosine_similarity(vector, batch.target_identity_BD)
         landmark = ((model.encoders.landmark(x0).vector_BD - batch.target_landmark_B136) ** 2).mean(1)
         identity = late * person + (1 - late) * image
-        return trust * (config.identity_weight * identity + config.landmark_weight * landmark)
+        deviation = model.encoders.face(x0).vector_BD - vector
+        expression = 1 - cosine_similarity(deviation, batch.target_deviation_BD)
+        weighted = config.identity_weight * identity + config.landmark_weight * landmark
+        return trust * (weighted + config.expression_weight * expression)
 
     x_t = a.sqrt() * batch.target_B3HW + (1 - a).sqrt() * eps
     eps_1 = model(x_t, t_B, model.condition(batch.identity, batch.expression))
@@ -115,6 +120,7 @@ def test_terms_add_up(epsilon_model: CCFExp) -> None:
     terms = cycle_loss(model, tiny.batch(model), T_B, tiny.noise(), config)
 
     total_B = terms.diffusion_B + config.identity_weight * terms.identity_B + config.landmark_weight * terms.landmark_B
+    total_B = total_B + config.expression_weight * terms.expression_B
     torch.testing.assert_close(terms.total_B.detach(), total_B + config.cycle_weight * terms.cycle_B)
     assert terms.total_B.requires_grad
     assert not any(term.requires_grad for term in terms[1:])
@@ -130,7 +136,7 @@ def test_gradients_where_every_pixel_is_clipped(
     model.requires_grad_(True)
     eps = 2 * torch.sign(tiny.noise())
     t_B = torch.tensor([999, 999, 999])
-    config = CycleConfig(cycle_weight=0.0, clip=clip, trust_by_signal=False, identity_weight=0.0, landmark_weight=0.0)
+    config = CycleConfig(cycle_weight=0.0, expression_weight=0.0, clip=clip, trust_by_signal=False, identity_weight=0.0)
 
     def first_layer(landmark_weight: float) -> torch.Tensor:
         terms = cycle_loss(model, batch, t_B, eps, replace(config, landmark_weight=landmark_weight))
