@@ -1,4 +1,4 @@
-"""Peak memory of a federation of a hundred sites over one of ten, each in a process of its own, alternating."""
+"""Peak memory of a federation of a hundred sites over one of ten, each in a process of its own."""
 
 from __future__ import annotations
 

@@ -24,7 +24,10 @@ def _hashes() -> dict[str, str]:
     table = files("ccfexp") / "assets" / "weights" / "SHA256.json"
     if not table.is_file():
         raise WeightsError(f"missing weight table ccfexp/assets/weights/SHA256.json; {_RESTORE}")
-    loaded: dict[str, str] = json.loads(table.read_text(encoding="utf-8"))
+    try:
+        loaded: dict[str, str] = json.loads(table.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"damaged weight table ccfexp/assets/weights/SHA256.json; {_RESTORE}") from error
     return loaded
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from ccfexp.errors import WireError
+from ccfexp.errors import CCFExpError, WireError
 from strategies import wire
 
 if TYPE_CHECKING:
@@ -75,10 +75,12 @@ def _guarded(message: Message, answer: Callable[[], Message]) -> Message:
         log.error("the coordinator's message is refused: %s", error)  # noqa: TRY400 (no traceback: see below)
         return Message(Error(REFUSED, str(error)), reply_to=message)
     except Exception as error:  # noqa: BLE001 (the border: whatever fails inside, only its kind may leave)
-        # Where it happened, without the exception's text, which may name files or patients.
+        # Where it happened. Our own errors name neither files nor patients and tell the operator which rows or values
+        # to mend; the text of any other may, so it stays out of the log.
         where = traceback.extract_tb(error.__traceback__)[-1]
         kind = type(error).__name__
-        log.error("training failed: %s in %s, line %s", kind, where.name, where.lineno)  # noqa: TRY400
+        text = f": {error}" if isinstance(error, CCFExpError) else ""
+        log.error("training failed: %s in %s, line %s%s", kind, where.name, where.lineno, text)  # noqa: TRY400
         return Message(Error(FAILED, f"{kind} at the site; its operator finds more in the log there"), reply_to=message)
 
 

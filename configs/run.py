@@ -73,6 +73,8 @@ class RunConfig:
         _check_people(hospitals)
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed={self.seed} must be 0 to 2^63 - 1; choose another")
+        if not 16 <= self.image_size <= 1024:
+            raise ConfigError(f"image_size={self.image_size} must be 16 to 1024 pixels; use the size of the base")
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1; use the number of cores")
         if not self.name or any(sign in self.name for sign in "/\\\0") or self.name.startswith("."):

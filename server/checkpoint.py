@@ -92,7 +92,7 @@ class CheckpointFolder:
             progress = Progress(int(state["round"]), adapter, history)
         except ConfigError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
             raise CheckpointError(
                 f"checkpoint state.json cannot be used ({type(error).__name__}); "
                 "restore the run folder from a copy or start again in a new one"

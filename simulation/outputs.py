@@ -167,6 +167,7 @@ def _facts(outcome: Outcome) -> RunFacts:
     config, model = outcome.plan.config, outcome.scorer.model
     parameters = sum(value.numel() for value in outcome.adapter.values())
     raw = 4 * parameters
+    device = "no GPU" if outcome.plan.device == "cpu" else outcome.plan.device
     names = model.config.encoders
     encoders = {name: weights.sha256(name) for name in (names.identity, names.face, names.landmark)}
     history = outcome.histories[FEDERATED].history
@@ -179,7 +180,7 @@ def _facts(outcome: Outcome) -> RunFacts:
         },
         started=outcome.started,
         seconds=outcome.seconds,
-        hardware=f"{platform.machine()}, {torch.get_num_threads()} threads, no GPU",
+        hardware=f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         base_sha256=model.base_sha256,
         encoder_sha256=encoders,

@@ -11,6 +11,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from flwr.supercore import telemetry
+
 from ccfexp.errors import ConfigError, RoundError
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def run_on_ray(server_app: ServerApp, client_app: ClientApp, nodes: int, config:
         RoundError: Ray failed, not a site.
         CCFExpError: whatever the ServerApp raises.
     """
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    tell_nobody()
     from flwr.simulation import run_simulation
 
     try:
@@ -57,6 +59,14 @@ def run_on_ray(server_app: ServerApp, client_app: ClientApp, nodes: int, config:
         ) from error
     finally:
         stop.set()
+
+
+def tell_nobody() -> None:
+    """Neither Flower nor Ray reports a run to its makers, unless the environment asks for it."""
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Flower reads its variable once, when it is first imported, and that was before: its own copy decides.
+    telemetry.FLWR_TELEMETRY_ENABLED = os.environ["FLWR_TELEMETRY_ENABLED"]
 
 
 @contextlib.contextmanager

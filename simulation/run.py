@@ -10,12 +10,15 @@ The run is written to runs/<name>/. Interrupt it at any time: the same command g
 """
 
 import argparse
+import hashlib
 import logging
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from ccfexp.errors import CCFExpError, ConfigError
 from ccfexp.evaluation.comparison import Comparison
@@ -39,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"estimated time on two cores: {config.expected_minutes:.0f} minutes")
             return 0
         folder = chosen.out or Path("runs") / config.name
+        _check_device(chosen.device)
+        _check_folder(folder, config)
         command = shlex.join(["python", "-m", "simulation.run", *words])
         plan = Plan(config, folder, command, chosen.engine, chosen.device)
         with RunProgress(plan.work_units) as progress:
@@ -49,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         print(
-            f"error: the disk refused: {error.strerror}; free some space and give the same command again",
+            f"error: the disk refused: {error.strerror}; free some space, or name another folder with --out, "
+            "and give the same command again",
             file=sys.stderr,
         )
         return 2
@@ -96,9 +102,30 @@ def _config(chosen: argparse.Namespace) -> RunConfig:
     return config
 
 
-def _tag(overrides: Sequence[str]) -> str:
-    import hashlib
+def _check_device(device: str) -> None:
+    """Raises ConfigError for a device that this machine or this build of torch does not have."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch says of unknown and of missing devices
+        raise ConfigError(
+            f"device={device!r} cannot be used here, it must be cpu or a device of this machine; "
+            "leave --device out, or install the CUDA build of torch (make setup TORCH=cuda)"
+        ) from error
 
+
+def _check_folder(folder: Path, config: RunConfig) -> None:
+    """Raises ConfigError where the folder holds progress of another configuration; nothing in it is changed then."""
+    record = folder / "config.json"
+    if not (record.is_file() and (folder / "checkpoint").is_dir()):
+        return
+    if record.read_text(encoding="utf-8") != resolved_json(config):
+        raise ConfigError(
+            f"the folder of run name={config.name} holds a run of another configuration (its config.json); "
+            "give that configuration again, choose another folder with --out, or delete the folder"
+        )
+
+
+def _tag(overrides: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ccfexp._io import atomic_write_bytes
 from ccfexp.adapter import AdapterState
+from ccfexp.errors import ConfigError
 from ccfexp.evaluation.cases import HeldOutCases
 from ccfexp.evaluation.judge import Evaluators, case_features, judge, validation_loss
 from ccfexp.evaluation.scores import ModelScores
@@ -32,6 +33,8 @@ class Scorer:
         seed: of the noise that drawing starts from, the same for every model.
         threads: shares that pictures are drawn in.
         folder: where drawn pictures are kept, so that an interrupted run does not draw them again.
+
+    Raises ConfigError where the cases or the sampling steps do not fit the base.
     """
 
     model: CCFExp
@@ -42,6 +45,10 @@ class Scorer:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        side, fits = self.cases.target_C3HW.shape[-1], self.model.config.unet.image_size
+        if side != fits:
+            raise ConfigError(f"image_size={side} must be {fits}, the size of the base; set image_size={fits}")
+        self.model.diffusion.timesteps(self.sampling.steps)  # refuses too many now, not after the training
         self.features = case_features(self.model, self.cases)
         self.evaluators = Evaluators.load()
 

@@ -80,7 +80,8 @@ def load_split(manifest: Manifest, split: Split | str) -> PatientImages:
         The split in an order that depends on the rows alone, not on their order in the file.
 
     Raises:
-        ManifestError: the split has no rows, or a file has changed since the manifest was checked.
+        ManifestError: the split has no rows or none that may be drawn, or a file has changed since the manifest was
+            checked.
         ValueError: split is neither "train" nor "holdout".
     """
     wanted = Split(split)
@@ -91,6 +92,10 @@ def load_split(manifest: Manifest, split: Split | str) -> PatientImages:
     if not numbered:
         raise ManifestError(f"The manifest has no rows with split={wanted.value}; at least 1 is needed.")
     rows = [row for _, row in numbered]
+    if not any(row.is_target for row in rows):
+        raise ManifestError(
+            f"No row with split={wanted.value} has role=expression or role=both; at least 1 is needed to draw."
+        )
     image_NHW3, landmark_N682 = _read_files(manifest, numbered)
     subjects = {subject: index for index, subject in enumerate(sorted({row.subject_id for row in rows}))}
     return PatientImages(

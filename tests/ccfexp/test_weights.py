@@ -78,6 +78,14 @@ def test_a_missing_table(folder: Path) -> None:
         weights.load("small")
 
 
+def test_a_damaged_table(folder: Path) -> None:
+    """A table that was cut off is refused like one that is missing."""
+    (folder / "SHA256.json").write_text('{"small": "ab', encoding="utf-8")
+
+    with pytest.raises(WeightsError, match=r"damaged weight table .*SHA256.json; restore"):
+        weights.load("small")
+
+
 @pytest.mark.usefixtures("folder")
 def test_an_unknown_name() -> None:
     """The nearest known one is suggested."""

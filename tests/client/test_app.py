@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, MessageType, RecordDict
 
+from ccfexp.errors import ManifestError
 from client.app import FAILED, REFUSED, RequestRefusedError, make_app
 from simulation.grid import LocalGrid
 from strategies import wire
@@ -41,6 +42,14 @@ class Secretive(toys.ToyHospital):
     def site(self, context: Context) -> str:  # noqa: ARG002 (the interface)
         """Fail for a partition that does not exist here."""
         raise KeyError("/data/patients/P0017")
+
+
+class Unusable(toys.ToyHospital):
+    """Has a manifest with a bad row."""
+
+    def train(self, site: str, message: wire.AdapterMessage) -> wire.AdapterUpdate:  # noqa: ARG002 (the interface)
+        """Refuse the data."""
+        raise ManifestError("The manifest has 1 problem(s):", ["row 2: image is missing"])
 
 
 class Strict(toys.ToyHospital):
@@ -92,6 +101,17 @@ def test_a_failure_gives_nothing_away(tmp_path: Path, kind: str, caplog: pytest.
     assert str(reply.error.reason).startswith("KeyError at the site")
     assert "P0017" not in str(reply.error.reason) + caplog.text
     assert "KeyError in site" in caplog.text
+
+
+def test_the_operator_reads_which_rows_to_mend_and_the_coordinator_does_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The errors of this project hold nothing secret, but what is wrong with a site's data stays at the site."""
+    reply = ask(Unusable(), MessageType.TRAIN, request(tmp_path))
+
+    assert "row 2: image is missing" in caplog.text
+    assert str(reply.error.reason).startswith("ManifestError at the site")
+    assert "row 2" not in str(reply.error.reason)
 
 
 @pytest.mark.slow

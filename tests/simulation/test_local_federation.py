@@ -250,6 +250,10 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"state.json cannot be used \(JSONDecodeError\)"):
         run_apps(toys.federation(tmp_path, rounds=1), toys.toy_app(), 3)
 
+    (tmp_path / "checkpoint" / "state.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"state.json cannot be used"):
+        run_apps(toys.federation(tmp_path, rounds=1), toys.toy_app(), 3)
+
 
 def test_the_hook_sees_every_adapter_once_and_its_numbers_are_kept(tmp_path: Path) -> None:
     """Round 0 is the adapter before training; a resumed run does not measure again."""

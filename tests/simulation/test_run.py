@@ -94,6 +94,40 @@ def test_a_dry_run_prints_the_configuration_and_the_time_and_writes_nothing(
     assert not out.exists()
 
 
+def test_a_folder_of_another_configuration_is_refused_and_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "config.json").write_text('{"name": "another"}', encoding="utf-8")
+
+    assert main(["tiny", "--out", str(tmp_path)]) == 2
+    assert "another configuration" in capsys.readouterr().err
+    assert (tmp_path / "config.json").read_text(encoding="utf-8") == '{"name": "another"}'
+    assert not (tmp_path / "sites").exists()
+
+
+def test_an_unknown_device_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+
+    assert main(["tiny", "--device", "abacus", "--out", str(out)]) == 2
+    assert "device='abacus'" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [("image_size=48", "image_size=48 must be 64"), ("evaluation.sampling_steps=1001", "steps=1001 must lie in")],
+)
+def test_what_does_not_fit_the_base_is_told_before_training(
+    word: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tiny", word, "--out", str(tmp_path)]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "checkpoint").exists()
+
+
 def test_two_configurations_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["default", "full"]) == 2
     assert "at most one" in capsys.readouterr().err

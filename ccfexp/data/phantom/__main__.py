@@ -72,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CCFExpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: the disk refused: {error.strerror}; free some space or choose another --out", file=sys.stderr)
+        return 2
     print(f"wrote {site.images} phantom images of {site.subjects} patients and their manifest.csv")
     return 0
 

@@ -97,6 +97,12 @@ def test_empty_split_is_refused(tmp_path: Path) -> None:
         load(tmp_path, ROWS[:4], "holdout")
 
 
+def test_a_split_with_nothing_to_draw_is_refused(tmp_path: Path) -> None:
+    """Identity photographs alone teach nothing."""
+    with pytest.raises(ManifestError, match="split=train has role=expression or role=both"):
+        load(tmp_path, ROWS[:1])
+
+
 def test_unknown_split_is_refused(tmp_path: Path) -> None:
     """Only the two splits exist."""
     with pytest.raises(ValueError, match="test"):
