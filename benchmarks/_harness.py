@@ -1,12 +1,10 @@
-"""The shared shape of a benchmark: take two sides in turn, print a table, end with one line of JSON."""
+"""The shared shape of a benchmark: print a table, end with one line of JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-import statistics
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,32 +51,6 @@ class Result:
         """Name, ratio and bound; a ratio that is not finite is null, because JSON has no word for it."""
         ratio = self.ratio if math.isfinite(self.ratio) else None
         return json.dumps({"name": self.name, "ratio": ratio, "bound": self.bound})
-
-
-def alternate(
-    first: Callable[[], object],
-    second: Callable[[], object],
-    *,
-    repeats: int,
-    warm_up: int = 1,
-    clock: Callable[[], float] = time.perf_counter,
-) -> tuple[float, float]:
-    """Median seconds of both sides, taken in turn so that a machine's moods fall on both alike.
-
-    The side that goes first changes with every repeat, because the second of a pair finds warmer caches.
-    ``warm_up`` runs of each side are thrown away.  Raises ValueError for repeats < 1.
-    """
-    if repeats < 1:
-        raise ValueError(f"Expected repeats={repeats} >= 1: a median needs a measurement.")
-    sides = (first, second)
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(-warm_up, repeats):
-        for side in (0, 1) if repeat % 2 == 0 else (1, 0):
-            start = clock()
-            sides[side]()
-            if repeat >= 0:
-                seconds[side].append(clock() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
 
 
 def main(measure: Callable[[], Result], *, about: str, argv: Sequence[str] | None = None) -> int:

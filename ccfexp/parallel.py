@@ -1,8 +1,8 @@
 """A batch worked on in equal shares by several threads of one torch thread each.
 
 At phantom size an operation is too small for torch's own threads to pay: two shares on two cores are half as fast again
-as one share with two torch threads. The result does not depend on timing: a share's gradient is added under autograd's
-lock, and the sum of two numbers is the same in either order. With more than two shares it is so up to rounding.
+as one share with two torch threads. The result does not depend on timing: every share's gradient is computed apart and
+they are added in the order of the shares.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,14 +42,20 @@ class Shares:
 
     def backward(self, model: CCFExp, batch: Batch, t_B: Tensor, eps_B3HW: Tensor, config: CycleConfig) -> float:
         """Add the gradient of the batch's mean loss to the parameters; returns the loss."""
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
-        def work(part: slice) -> float:
+        def work(part: slice) -> tuple[float, tuple[Tensor, ...]]:
             terms = cycle_loss(model, part_of(batch, part), t_B[part], eps_B3HW[part], config)
             loss = terms.total_B.sum() / len(t_B)
-            loss.backward()
-            return float(loss.detach())
+            return float(loss.detach()), torch.autograd.grad(loss, parameters, materialize_grads=True)
 
-        return sum(self.map(work, len(t_B)))
+        parts = self.map(work, len(t_B))
+        for index, parameter in enumerate(parameters):
+            gradient = parts[0][1][index]
+            for _, others in parts[1:]:
+                gradient = gradient + others[index]
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return sum(loss for loss, _ in parts)
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 Randomness is seeded per (seed, round, step): a round repeated from the same adapter gives the same adapter bit for bit.
 """
 
+import contextlib
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ from ccfexp._io import atomic_write_bytes, sha256_file
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.data.dataset import PatientImages, load_split
 from ccfexp.data.manifest import read_manifest
-from ccfexp.errors import ConfigError
+from ccfexp.errors import ConfigError, RoundError
 from ccfexp.losses import Batch, CycleConfig
 from ccfexp.model import CCFExp
 from ccfexp.parallel import shares
@@ -113,7 +115,8 @@ class SiteData:
                 path.unlink()  # a damaged cache is made anew: it holds nothing that cannot be computed
         features = encode_images(model, images.image_N3HW)
         if path is not None:
-            atomic_write_bytes(path, save(features))
+            with contextlib.suppress(OSError):  # a cache may be missing; a full disk must not cost the site its round
+                atomic_write_bytes(path, save(features))
         return cls(images, **features)
 
     def batch(self, target_B: Tensor, expression_B: Tensor, device: torch.device) -> Batch:
@@ -185,6 +188,9 @@ def train_local(
         round_number: counted from 1.
         threads: shares that every batch is worked on in (see ``ccfexp.parallel``).
         on_step: called with (step, steps, loss) after every step.
+
+    Raises:
+        RoundError: the loss is no longer a finite number.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.rate(round_number), weight_decay=0.0)
@@ -198,6 +204,11 @@ def train_local(
             eps = torch.randn(batch.target_B3HW.shape, generator=generator).to(model.device)
             optimiser.zero_grad()
             loss = work.backward(model, batch, t_B, eps, config.cycle)
+            if not math.isfinite(loss):
+                raise RoundError(
+                    f"training diverged: loss={loss} at step {step} of round {round_number}; lower "
+                    f"train.learning_rate={config.learning_rate}"
+                )
             torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             optimiser.step()
             total += loss

@@ -26,6 +26,7 @@ class EvaluationConfig:
     patients: int = 24  # held-out phantom patients
     every_rounds: int = 1  # measure after every so many rounds; the last one always
     sampling_steps: int = 20
+    baselines: bool = True  # train each site alone and pooled too, for comparison
     bootstrap: int = 1000  # resamples of people for the intervals
 
     def __post_init__(self) -> None:

@@ -52,8 +52,8 @@ def _compare(outcome: Outcome) -> Comparison:
     return compare(
         scores[FEDERATED],
         scores[BASE],
-        [scores[site] for site in sorted(outcome.manifests)],
-        scores[POOLED],
+        [scores[site] for site in sorted(outcome.manifests) if site in scores],
+        scores.get(POOLED),
         scores[TARGET],
         seed=outcome.plan.config.seed,
         resamples=outcome.plan.config.evaluation.bootstrap,

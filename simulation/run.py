@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from ccfexp import weights
 from ccfexp.errors import CCFExpError, ConfigError
 from ccfexp.evaluation.comparison import Comparison
 from configs import available, load, resolved_json
@@ -27,6 +28,7 @@ from configs.run import RunConfig
 from simulation.outputs import write_outputs
 from simulation.progress import RunProgress
 from simulation.stages import Plan, simulate
+from strategies import registry
 
 _DEFAULT = "default"
 
@@ -37,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parse(words)
     try:
         config = _config(chosen)
+        registry.get(config.federation.strategy)  # what is unknown is refused in a dry run too
+        if not config.base.endswith(".safetensors"):
+            weights.sha256(config.base)
         if chosen.dry_run:
             print(resolved_json(config))
             print(f"estimated time on two cores: {config.expected_minutes:.0f} minutes")

@@ -1,5 +1,6 @@
 """A whole simulated run from phantoms to the report; every stage goes on where an interrupted run stopped."""
 
+import json
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ccfexp._io import atomic_write_text
+from ccfexp._io import atomic_write_json, atomic_write_text
 from ccfexp.adapter import AdapterState
 from ccfexp.checkpoint import save_adapter
 from ccfexp.evaluation.cases import CASES_PER_PERSON, phantom_cases
@@ -56,8 +57,15 @@ class Plan:
     def work_units(self) -> int:
         """Units of work of the whole run, in evaluations of the network."""
         config, sites = self.config, len(self.config.hospitals)
-        trained = 3 * sites * config.federation.rounds * config.train.steps  # federated, each site alone, pooled
-        drawn = (3 + sites) * CASES_PER_PERSON * config.evaluation.patients * config.evaluation.sampling_steps
+        alone = config.evaluation.baselines
+        # Federated, and then each site alone and pooled.
+        trained = (3 if alone else 1) * sites * config.federation.rounds * config.train.steps
+        drawn = (
+            (3 + sites if alone else 2)
+            * CASES_PER_PERSON
+            * config.evaluation.patients
+            * config.evaluation.sampling_steps
+        )
         return trained * self.step_units + drawn
 
     def model(self) -> CCFExp:
@@ -74,9 +82,9 @@ class Outcome:
     plan: Plan
     manifests: dict[str, Path]
     sites: tuple[SiteComposition, ...]
-    started: str
     initial: AdapterState
     scorer: Scorer
+    started: str = ""
     seconds: float = 0.0
     histories: dict[str, Progress] = field(default_factory=dict)
     pictures: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -94,19 +102,43 @@ def simulate(plan: Plan, progress: RunProgress) -> Outcome:
     Raises:
         CCFExpError: anything refused on purpose; the same command goes on after the cause is mended.
     """
-    clock = time.monotonic()
     torch.set_num_threads(plan.config.threads)
+    watch = _Watch(plan.folder / "elapsed.json")
     outcome = _prepare(plan, progress)
-    _federate(outcome, progress)
-    _train_baselines(outcome, progress)
-    _score(outcome, progress)
-    outcome.seconds = time.monotonic() - clock
+    outcome.started = watch.started
+    for stage in (_federate, _train_baselines, _score):
+        stage(outcome, progress)
+        outcome.seconds = watch.lap()
     return outcome
+
+
+class _Watch:
+    """When the run first began, and the seconds spent on it by every process that worked on it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._begin, self._before = path, time.monotonic(), 0.0
+        self.started = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        if path.is_file():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            self.started, self._before = str(record["started"]), float(record["seconds"])
+
+    def lap(self) -> float:
+        """Seconds so far, written down so that a later process goes on counting."""
+        seconds = self._before + time.monotonic() - self._begin
+        atomic_write_json(self._path, {"started": self.started, "seconds": round(seconds, 1)})
+        return seconds
+
+
+def _rounds_done(checkpoint: Path) -> int:
+    """The last complete round of an earlier process, for the progress bar alone."""
+    state = checkpoint / "state.json"
+    if not state.is_file():
+        return 0
+    return int(json.loads(state.read_text(encoding="utf-8"))["round"])
 
 
 def _prepare(plan: Plan, progress: RunProgress) -> Outcome:
     config = plan.config
-    started = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     atomic_write_text(plan.folder / "config.json", resolved_json(config))
     photographs = sum(site.images for site in config.hospitals)
     progress.stage(f"rendering {photographs} phantom photographs for {len(config.hospitals)} sites")
@@ -117,13 +149,15 @@ def _prepare(plan: Plan, progress: RunProgress) -> Outcome:
     cases = phantom_cases(config.evaluation.patients, config.image_size)
     sampling = SamplingConfig(steps=config.evaluation.sampling_steps)
     scorer = Scorer(model, cases, sampling, config.seed, plan.folder / "pictures", config.threads)
-    return Outcome(plan, manifests, sites, started, model.adapter_state(), scorer)
+    return Outcome(plan, manifests, sites, model.adapter_state(), scorer)
 
 
 def _federate(outcome: Outcome, progress: RunProgress) -> None:
     plan, scorer = outcome.plan, outcome.scorer
     config, rounds, units = plan.config, plan.config.federation.rounds, plan.step_units
     progress.stage(f"federated: {rounds} rounds of {config.train.steps} steps at each of {len(config.hospitals)} sites")
+
+    progress.skip_to(units * _rounds_done(plan.folder / "checkpoint") * config.train.steps * len(config.hospitals))
 
     def on_step(site: str, number: int, step: int, steps: int, loss: float) -> None:
         progress.advance(units, f"federated round {number}/{rounds} site {site} step {step}/{steps} loss {loss:.4f}")
@@ -160,6 +194,8 @@ def _validation(outcome: Outcome, number: int, adapter: AdapterState) -> dict[st
 
 
 def _train_baselines(outcome: Outcome, progress: RunProgress) -> None:
+    if not outcome.plan.config.evaluation.baselines:
+        return
     plan, model = outcome.plan, outcome.plan.model()
     config, rounds = plan.config, plan.config.federation.rounds
     data = {
@@ -168,18 +204,21 @@ def _train_baselines(outcome: Outcome, progress: RunProgress) -> None:
     }
 
     def on_step(who: str, number: int, step: int, steps: int, loss: float) -> None:
-        progress.advance(plan.step_units, f"{who} alone, round {number}/{rounds} step {step}/{steps} loss {loss:.4f}")
+        name = who if who == POOLED else f"site {who} alone,"
+        progress.advance(plan.step_units, f"{name} round {number}/{rounds} step {step}/{steps} loss {loss:.4f}")
 
     share = plan.step_units * rounds * config.train.steps * len(data)
     for run in local_and_pooled(data, config.train, config.seed):
         what = "pooled" if run.name == POOLED else f"local only, site {run.name}"
         progress.stage(f"{what}: {rounds} rounds of {run.train.steps} steps")
+        own = plan.folder / "baselines" / run.name
+        progress.skip_to(share + plan.step_units * _rounds_done(own) * run.train.steps)
         outcome.histories[run.name] = train_baseline(
             run,
             model,
             outcome.initial,
             rounds,
-            plan.folder / "baselines" / run.name,
+            own,
             config_hash(config),
             threads=config.threads,
             on_step=on_step,

@@ -1,65 +1,12 @@
-"""The shared shape of a benchmark: bounds, alternation, medians, output and exit status."""
+"""The shared shape of a benchmark: bounds, output and exit status."""
 
 from __future__ import annotations
 
 import json
-from itertools import count
-from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks._harness import Result, alternate, main
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-class Machine:
-    """A machine whose clock moves only by the work done on it, each run of a side taking its next time."""
-
-    def __init__(self) -> None:
-        """Start at zero."""
-        self.now = 0.0
-        self.order: list[str] = []
-
-    def side(self, name: str, *seconds: float) -> Callable[[], None]:
-        """Work that takes ``seconds`` in turn, the last of them for ever."""
-        runs = count()
-
-        def work() -> None:
-            self.order.append(name)
-            self.now += seconds[min(next(runs), len(seconds) - 1)]
-
-        return work
-
-    def clock(self) -> float:
-        """The time now."""
-        return self.now
-
-
-def test_sides_alternate_and_the_first_changes() -> None:
-    """Neither side always finds the caches that the other has warmed."""
-    machine = Machine()
-
-    alternate(machine.side("a", 1), machine.side("b", 1), repeats=3, warm_up=0, clock=machine.clock)
-
-    assert machine.order == ["a", "b", "b", "a", "a", "b"]
-
-
-def test_medians_without_the_warm_up() -> None:
-    """One slow start and one hiccup leave no trace."""
-    machine = Machine()
-    first, second = machine.side("a", 100, 2, 2, 50), machine.side("b", 90, 1, 30, 1)
-
-    # Runs of a after the first: 2, 2, 50; of b: 1, 30, 1.
-    assert alternate(first, second, repeats=3, clock=machine.clock) == (2, 1)
-    assert len(machine.order) == 8
-
-
-def test_no_repeats_are_refused() -> None:
-    """The error names the value."""
-    with pytest.raises(ValueError, match="repeats=0"):
-        alternate(lambda: None, lambda: None, repeats=0)
+from benchmarks._harness import Result, main
 
 
 @pytest.mark.parametrize(

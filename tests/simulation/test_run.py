@@ -54,7 +54,8 @@ def test_killed_at_random_instants_it_ends_in_the_same_adapter(tmp_path: Path) -
     started = time.monotonic()
     subprocess.run(command(whole, *longer), cwd=ROOT, capture_output=True, check=True)
     seconds = time.monotonic() - started
-    luck = random.Random(time.time_ns())
+    seed = time.time_ns()
+    luck = random.Random(seed)
     for _ in range(3):
         process = subprocess.Popen(
             command(broken, *longer), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -64,10 +65,10 @@ def test_killed_at_random_instants_it_ends_in_the_same_adapter(tmp_path: Path) -
         process.wait()
     done = subprocess.run(command(broken, *longer), cwd=ROOT, capture_output=True, text=True, check=False)
 
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, f"seed={seed}: {done.stderr}"
     expected, found = adapter(whole), adapter(broken)
     assert set(expected) == set(found)
-    assert all(equal(expected[name], found[name]) for name in expected)  # type: ignore[arg-type]
+    assert all(equal(expected[name], found[name]) for name in expected), f"seed={seed}"  # type: ignore[arg-type]
 
 
 def test_a_mistyped_key_is_told_with_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
