@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     base = stages.add_parser("base", help="train the phantom base on healthy people (resumes by itself)")
     base.add_argument("--device", default="cpu")
     base.add_argument("--minutes", type=float, default=None, help="stop after this long; the same command continues")
+    base.add_argument("--from-shipped", action="store_true", help="without a snapshot, start from the shipped base")
     base.add_argument("--ship", action="store_true", help="write the present average into the package")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
@@ -32,9 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
 
             run_encoder(chosen.name, chosen.work, chosen.out, chosen.workers)
         else:
-            from ccfexp.pretrain.base_stage import run_base
+            from ccfexp.pretrain.base_stage import BasePlan, run_base
 
-            run_base(chosen.work, chosen.out, chosen.device, chosen.minutes, chosen.ship, chosen.workers)
+            run_base(
+                BasePlan(
+                    work=chosen.work, out=chosen.out, device=chosen.device, minutes=chosen.minutes,
+                    ship_now=chosen.ship, from_shipped=chosen.from_shipped, workers=chosen.workers,
+                )
+            )  # fmt: skip
     except CCFExpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

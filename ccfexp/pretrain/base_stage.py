@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -42,20 +42,47 @@ _LINEAGE = (
 _CURVE_EVERY = 500
 
 
-def run_base(work: Path, out: Path, device: str, minutes: float | None, ship_now: bool, workers: int) -> None:
-    """Train from the last snapshot for ``minutes`` or to the end, then (or with ``ship_now``) ship the average."""
+@dataclass(frozen=True)
+class BasePlan:
+    """Where and for how long the base is trained.
+
+    Attributes:
+        work: folder of rendered people and snapshots.
+        out: folder that finished weights go to.
+        device: torch device.
+        minutes: stop after so long, or None to go on to the recipe's last step.
+        ship_now: train nothing, write the present average.
+        from_shipped: where there is no snapshot, start from the shipped base instead of from nothing.
+        workers: processes that render.
+    """
+
+    work: Path
+    out: Path
+    device: str
+    minutes: float | None
+    ship_now: bool
+    from_shipped: bool
+    workers: int
+
+
+def run_base(plan: BasePlan) -> None:
+    """Train from the last snapshot, then (at the recipe's end, or at once with ``ship_now``) ship the average."""
     recipe = BASE_RECIPE
-    encoders = FrozenEncoders.load(recipe.model.encoders).to(device)
-    state = new_state(recipe, encoders, device)
-    snapshot, curve_path = work / "base-snapshot.safetensors", work / "base-curve.jsonl"
+    encoders = FrozenEncoders.load(recipe.model.encoders).to(plan.device)
+    state = new_state(recipe, encoders, plan.device)
+    snapshot, curve_path = plan.work / "base-snapshot.safetensors", plan.work / "base-curve.jsonl"
     if snapshot.is_file():
         _resume(state, recipe, snapshot)
         print(f"base: resumed after step {state.step}", flush=True)
-    if not ship_now:
-        _train(recipe, state, work, snapshot, curve_path, minutes, workers)
-    if ship_now or state.step >= recipe.steps:
+    elif plan.from_shipped:
+        tensors, _ = weights.load(NAME)
+        state.model.load_state_dict(tensors)
+        state.average.load_state_dict(tensors)
+    if not plan.ship_now:
+        _train(recipe, state, plan.work, snapshot, curve_path, plan.minutes, plan.workers)
+    if plan.ship_now or state.step >= recipe.steps:
         metadata, card = {"model": config_to_json(recipe.model)}, _card(recipe, state, curve_path)
-        digest = ship(out, NAME, dict(state.average.state_dict()), metadata, card)
+        digest = ship(plan.out, NAME, dict(state.average.state_dict()), metadata, card)
         print(f"base: shipped after step {state.step}, sha256={digest}", flush=True)
 
 
