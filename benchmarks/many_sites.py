@@ -20,7 +20,8 @@ from configs import load
 from configs.run import RunConfig
 from simulation.federate import run_federation
 from simulation.sites import prepare_sites
-config = load("hundred", [f"site_copies={sys.argv[1]}"], RunConfig)
+copies = int(sys.argv[1])
+config = load("hundred", [f"site_copies={copies}", f"federation.min_sites={2 * copies}"], RunConfig)
 folder = Path(sys.argv[2])
 manifests = prepare_sites(config.hospitals, config.image_size, folder / "sites")
 progress = run_federation(config, manifests, folder / "run")
