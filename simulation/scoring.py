@@ -90,7 +90,9 @@ class Scorer:
         for name in sorted(adapter):
             digest.update(name.encode())
             digest.update(adapter[name].numpy().tobytes())
-        facts = [asdict(self.sampling), self.seed, len(self.cases), self.model.base_sha256]
+        for part in (self.cases.identity_C3HW, self.cases.expression_C3HW):
+            digest.update(part.numpy().tobytes())
+        facts = [asdict(self.sampling), self.seed, self.model.base_sha256]
         digest.update(json.dumps(facts, sort_keys=True).encode())
         return digest.hexdigest()
 

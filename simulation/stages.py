@@ -27,7 +27,7 @@ from simulation.scoring import Scorer
 from simulation.sites import composition, prepare_sites
 
 BASE, FEDERATED, TARGET = "base", "federated", "true target"
-_TRAIN_COST = 6  # a two-pass step over one image costs about as much as six evaluations of the network
+_PASS_COST = 3  # one pass over one image, forwards and backwards, costs about as much as three evaluations
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class Plan:
     @property
     def step_units(self) -> int:
         """Units of work of one training step."""
-        return _TRAIN_COST * self.config.train.batch_size
+        train = self.config.train
+        passes = 1 + (1 / train.cycle_every if train.cycle.cycle_weight else 0)
+        return round(_PASS_COST * passes * train.batch_size)
 
     @property
     def work_units(self) -> int:
@@ -146,7 +148,7 @@ def _prepare(plan: Plan, progress: RunProgress) -> Outcome:
     # Every file is checked here, so that a damaged data set is told row by row before anything is trained.
     sites = tuple(composition(name, path, config.image_size) for name, path in sorted(manifests.items()))
     model = plan.model()
-    cases = phantom_cases(config.evaluation.patients, config.image_size)
+    cases = phantom_cases(config.evaluation.patients, config.image_size, config.hospitals)
     sampling = SamplingConfig(steps=config.evaluation.sampling_steps)
     scorer = Scorer(model, cases, sampling, config.seed, plan.folder / "pictures", config.threads)
     return Outcome(plan, manifests, sites, model.adapter_state(), scorer)

@@ -1,10 +1,12 @@
 """Held-out cases with a true target: what only a phantom can give.
 
 A case asks: draw *this healthy person* making *that palsied expression*, seen in a photograph of *somebody else*. The
-true target is rendered: the same person in the same light and pose with exactly that movement and palsy. Nobody here
-is in any site or in any pretraining population.
+true target is rendered: the same person in the same light and pose with exactly that movement and palsy. People come
+to the hospitals of the run in turn (their room, camera and kind of people); nobody here is a patient of any site or
+in any pretraining population.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ccfexp.data.phantom.expression import HOUSE_BRACKMANN, MOVEMENTS, Palsy, Side
-from ccfexp.data.phantom.render import Phantom
+from ccfexp.data.phantom.render import Photograph
+from ccfexp.data.phantom.sites import PhantomSite, picture_through, render_person
 from ccfexp.errors import ConfigError
 
 _STREAM = 41
@@ -61,16 +64,23 @@ class _Case:
     landmark: npt.NDArray[np.float32]
 
 
-def phantom_cases(people: int, image_size: int) -> HeldOutCases:
+def phantom_cases(people: int, image_size: int, hospitals: Sequence[PhantomSite] = ()) -> HeldOutCases:
     """Six cases for each of ``people``: every House-Brackmann grade once (I is healthy), sides and movements balanced.
+
+    Args:
+        people: number of held-out people.
+        image_size: side in pixels.
+        hospitals: person p is one who could come to hospital p mod H (prior of skin and age, room, camera); the
+            expression photographs come from the hospitals in turn. Grades, sides and movements are those above,
+            whatever a hospital sees. None: one plain hospital.
 
     Raises:
         ConfigError: fewer than one person.
     """
     if people < 1:
         raise ConfigError(f"held-out people={people} must be >= 1")
-    phantom = Phantom()
-    cases = [case for person in range(people) for case in _cases_of(phantom, person, image_size)]
+    homes = tuple(hospitals) or (PhantomSite("plain"),)
+    cases = [case for person in range(people) for case in _cases_of(homes, person, image_size)]
 
     def stacked(images: list[npt.NDArray[np.uint8]]) -> Tensor:
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
@@ -88,19 +98,25 @@ def phantom_cases(people: int, image_size: int) -> HeldOutCases:
     )
 
 
-def _cases_of(phantom: Phantom, person: int, size: int) -> list[_Case]:
+def _cases_of(homes: Sequence[PhantomSite], person: int, size: int) -> list[_Case]:
     rng = np.random.default_rng([_STREAM, person])
-    identity = phantom.identity(FIRST_PERSON + person)
-    rest = phantom.render(identity, "rest", seed=0, size=size)
+    home, identity = homes[person % len(homes)], FIRST_PERSON + person
+
+    def taken(site: PhantomSite, who: int, movement: str, palsy: Palsy, session: int) -> Photograph:
+        return render_person(site, who, movement, palsy, session, size)
+
+    rest = picture_through(home, taken(home, identity, "rest", Palsy(), 0).image_HW3)
     movements = rng.permutation([name for name in MOVEMENTS if name != "rest"])
     cases = []
     for number, grade in enumerate(HOUSE_BRACKMANN):
-        # Over two people every grade has been seen on both sides.
-        side: Side = "left" if (person + number) % 2 else "right"
+        # Over two people of a hospital every grade has been seen on both sides.
+        side: Side = "left" if (person // len(homes) + person % len(homes) + number) % 2 else "right"
         palsy, movement = Palsy.of_grade(grade, side, rng), str(movements[number])
-        other = phantom.identity(FIRST_EXPRESSION + person * CASES_PER_PERSON + number)
-        shown = phantom.render(other, movement, 1.0, palsy, seed=1, size=size)
-        target = phantom.render(identity, movement, 1.0, palsy, seed=0, size=size)
-        images = rest.image_HW3, shown.image_HW3, target.image_HW3
-        cases.append(_Case(person, movement, palsy, *images, target.landmark_682))
+        # The person whose photograph shows the expression may come to any of the hospitals.
+        away = homes[(person + number + 1) % len(homes)]
+        other = FIRST_EXPRESSION + person * CASES_PER_PERSON + number
+        shown = picture_through(away, taken(away, other, movement, palsy, 1).image_HW3)
+        target = taken(home, identity, movement, palsy, 0)
+        image = picture_through(home, target.image_HW3)
+        cases.append(_Case(person, movement, palsy, rest, shown, image, target.landmark_682))
     return cases

@@ -38,11 +38,11 @@ class BaseRecipe:
     model: ModelConfig = PHANTOM
     population: PopulationSpec = field(
         default_factory=lambda: PopulationSpec(
-            first_identity=200_000, identities=3000, sessions=1, movements=8, palsied=0.0, lateral=0.5
+            first_identity=200_000, identities=6000, sessions=1, movements=8, palsied=0.0, lateral=0.5
         )
     )
     loss: CycleConfig = field(default_factory=lambda: CycleConfig(cycle_weight=0.0))
-    steps: int = 5_200
+    steps: int = 9_000
     batch_size: int = 32
     learning_rate: float = 6e-4
     warm_up: int = 300

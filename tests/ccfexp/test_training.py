@@ -115,14 +115,16 @@ def test_a_round_repeated_is_the_same_round(data: SiteData, one_round: CCFExp) -
     assert not equal(trained(data, seed=6), one_round)
 
 
-def test_two_threads_train_the_same_adapter(data: SiteData, one_round: CCFExp) -> None:
+@pytest.mark.parametrize("every", [1, 2])
+def test_two_threads_train_the_same_adapter(data: SiteData, every: int) -> None:
     """Bit for bit among themselves, whatever their timing; up to rounding as one thread does."""
+    config = replace(TRAIN, cycle_every=every)
     first, second = fresh(), fresh()
     for model in (first, second):
-        train_local(model, data, TRAIN, seed=5, round_number=1, threads=2)
+        train_local(model, data, config, seed=5, round_number=1, threads=2)
 
     assert equal(first, second)
-    start, alone = fresh().adapter_state(), one_round.adapter_state()
+    start, alone = fresh().adapter_state(), trained(data, config=config).adapter_state()
     # Adam divides by the gradient's own size, so the few gradients that are all rounding may take another way.
     together = torch.cat([(first.adapter_state()[name] - start[name]).flatten() for name in start])
     expected = torch.cat([(alone[name] - start[name]).flatten() for name in start])
@@ -227,11 +229,26 @@ def test_timesteps_are_stratified() -> None:
     assert draws.max() > 979
 
 
+def test_the_second_pass_of_some_steps_stands_for_that_of_all(data: SiteData) -> None:
+    """Its mean weight over the steps is the configured one; a round of it trains another adapter than one pass."""
+    config = replace(TRAIN, steps=8, cycle_every=4)
+
+    weights = [config.loss(step).cycle_weight for step in range(1, 9)]
+    assert weights == [0, 0, 0, 1.2, 0, 0, 0, 1.2]
+    assert sum(weights) / 8 == pytest.approx(config.cycle.cycle_weight)
+    assert [TRAIN.loss(step) for step in (1, 2)] == [TRAIN.cycle] * 2
+    second, third = replace(TRAIN, cycle_every=2), replace(TRAIN, cycle_every=4)  # three steps: one second pass, none
+    one_pass = replace(TRAIN, cycle=CycleConfig(cycle_weight=0.0))
+    assert equal(trained(data, config=third), trained(data, config=one_pass))
+    assert not equal(trained(data, config=second), trained(data, config=one_pass))
+
+
 def test_learning_rate_falls_over_the_rounds() -> None:
-    """Linearly, to zero after the last; constant unless asked for."""
-    falling = TrainConfig(learning_rate=0.8, decay_rounds=4)
+    """Linearly, step by step, to zero after the last; constant unless asked for."""
+    falling = TrainConfig(steps=2, learning_rate=0.8, decay_rounds=4)
 
     assert [falling.rate(number) for number in (1, 2, 4, 5, 9)] == pytest.approx([0.8, 0.6, 0.2, 0.0, 0.0])
+    assert [falling.rate(4, step) for step in (1, 2)] == pytest.approx([0.2, 0.1])
     assert {TrainConfig(learning_rate=0.8).rate(number) for number in (1, 50)} == {0.8}
 
 
@@ -242,6 +259,7 @@ def test_learning_rate_falls_over_the_rounds() -> None:
         ({"batch_size": -1}, "batch_size=-1 must be >= 1"),
         ({"learning_rate": 0.0}, "learning_rate=0.0 must be > 0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan must be > 0"),
+        ({"cycle_every": 0}, "cycle_every=0 must be >= 1"),
         ({"gradient_clip": 0.0}, "gradient_clip=0.0 must be > 0"),
         ({"expression_from": "nobody"}, "expression_from='nobody' must be target or other_session"),
         ({"decay_rounds": -1}, "decay_rounds=-1 must be >= 0"),

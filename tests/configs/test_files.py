@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import configs
+from ccfexp.data.phantom.presets import SITES
 from configs.run import RunConfig
 
 FOLDER = Path(configs.__file__).parent
@@ -35,6 +37,13 @@ def test_a_file_opens_with_command_time_and_figure(path: Path) -> None:
     assert re.match(OPENING[0], opening)
     assert path.stem in opening.splitlines()[0].split() or path.stem == "default"
     assert all(re.search(pattern, opening) for pattern in OPENING[1:])
+
+
+def test_the_named_hospitals_are_those_of_the_default_run() -> None:
+    """`python -m ccfexp.data.phantom --site A` photographs patients of the hospital A that the default run trains on."""
+    sites = configs.load("default", [], RunConfig).sites
+
+    assert {site.name: replace(site, subjects=SITES[site.name].subjects) for site in sites} == SITES
 
 
 @pytest.mark.parametrize("name", configs.available())

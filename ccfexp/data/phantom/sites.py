@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from ccfexp._io import atomic_write_bytes
@@ -130,7 +131,7 @@ def write_site(
         for session in range(site.sessions):
             for movement in ("rest", *site.movements):
                 photo = photograph(site, identity_seed, session, movement, image_size, loose=loose)
-                rows.append(_write_photo(out, photo, session, split, site.jpeg_quality))
+                rows.append(_write_photo(site, out, photo, session, split))
         if on_subject is not None:
             on_subject(number + 1, site.subjects)
     path = out / "manifest.csv"
@@ -141,17 +142,40 @@ def write_site(
 def photograph(
     site: PhantomSite, identity_seed: int, session: int, movement: str, image_size: int, *, loose: bool = False
 ) -> Photograph:
-    """One photograph of a patient of the site."""
+    """One photograph of a patient of the site, before its camera's compression."""
+    palsy = patient_palsy(site, identity_seed)
+    return render_person(site, identity_seed, movement, palsy, session, image_size, loose=loose)
+
+
+def render_person(
+    site: PhantomSite,
+    identity_seed: int,
+    movement: str,
+    palsy: Palsy,
+    session: int,
+    image_size: int,
+    *,
+    loose: bool = False,
+) -> Photograph:
+    """Somebody of the site's kind of people in its room, with a palsy of the caller's choice."""
     return shared_phantom().render(
         _person(identity_seed, site.prior),
         movement,
         1.0,
-        patient_palsy(site, identity_seed),
+        palsy,
         session,
         image_size,
         scene=Scene.draw(identity_seed, session, site.style),
         crop="loose" if loose else "aligned",
     )
+
+
+def picture_through(site: PhantomSite, image_HW3: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The picture [H,W,3] as it is read back from the site's image files."""
+    if not site.jpeg_quality:
+        return image_HW3
+    with Image.open(io.BytesIO(_encoded(site, image_HW3))) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 @lru_cache(maxsize=8)
@@ -160,18 +184,23 @@ def _person(identity_seed: int, prior: Prior) -> Identity:
     return shared_phantom().identity(identity_seed, prior)
 
 
-def _write_photo(out: Path, photo: Photograph, session: int, split: Split, jpeg_quality: int) -> Row:
+def _encoded(site: PhantomSite, image_HW3: npt.NDArray[np.uint8]) -> bytes:
+    """The bytes of an image file of the site."""
+    buffer, picture = io.BytesIO(), Image.fromarray(image_HW3)
+    if site.jpeg_quality:
+        picture.save(buffer, "JPEG", quality=site.jpeg_quality)
+    else:
+        picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _write_photo(site: PhantomSite, out: Path, photo: Photograph, session: int, split: Split) -> Row:
     labels = photo.labels
     stem = f"{labels.identity:06d}_{session}_{labels.movement}"
-    suffix = ".jpg" if jpeg_quality else ".png"
-    image, landmarks = io.BytesIO(), io.BytesIO()
-    picture = Image.fromarray(photo.image_HW3)
-    if jpeg_quality:
-        picture.save(image, "JPEG", quality=jpeg_quality)
-    else:
-        picture.save(image, "PNG", compress_level=1)
+    suffix = ".jpg" if site.jpeg_quality else ".png"
+    image, landmarks = _encoded(site, photo.image_HW3), io.BytesIO()
     np.save(landmarks, photo.landmark_682, allow_pickle=False)
-    atomic_write_bytes(out / "images" / (stem + suffix), image.getvalue())
+    atomic_write_bytes(out / "images" / (stem + suffix), image)
     atomic_write_bytes(out / "landmarks" / (stem + ".npy"), landmarks.getvalue())
     return Row(
         subject_id=f"P{labels.identity:06d}",
@@ -182,7 +211,7 @@ def _write_photo(out: Path, photo: Photograph, session: int, split: Split, jpeg_
         role=Role.BOTH if labels.movement == "rest" else Role.EXPRESSION,
         split=split,
         path=f"images/{stem}{suffix}",
-        sha256=hashlib.sha256(image.getvalue()).hexdigest(),
+        sha256=hashlib.sha256(image).hexdigest(),
         landmarks=f"landmarks/{stem}.npy",
         landmark_source=LandmarkSource.PHANTOM,
         consent_train=True,

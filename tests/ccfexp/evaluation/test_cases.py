@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 import configs
+from ccfexp.data.phantom.camera import SceneStyle
 from ccfexp.data.phantom.expression import HOUSE_BRACKMANN, MOVEMENTS, Palsy
+from ccfexp.data.phantom.identity import Prior
 from ccfexp.data.phantom.presets import SITES
 from ccfexp.data.phantom.render import Phantom
+from ccfexp.data.phantom.sites import PhantomSite
 from ccfexp.errors import ConfigError
 from ccfexp.evaluation.cases import CASES_PER_PERSON, FIRST_EXPRESSION, FIRST_PERSON, HeldOutCases, phantom_cases
 from ccfexp.pretrain.base import BASE_RECIPE, CURVE_POPULATION
@@ -82,6 +86,40 @@ def test_cases_do_not_depend_on_how_many_there_are(cases: HeldOutCases) -> None:
 
     assert torch.equal(alone.target_C3HW, cases.target_C3HW[:CASES_PER_PERSON])
     assert torch.equal(alone.expression_C3HW, cases.expression_C3HW[:CASES_PER_PERSON])
+
+
+DARK = PhantomSite("dark", style=SceneStyle(backgrounds=(4,)), prior=Prior(skin_alpha=8.0, skin_beta=1.0))
+COARSE = PhantomSite(
+    "coarse", style=SceneStyle(backgrounds=(3,)), prior=Prior(skin_alpha=1.0, skin_beta=8.0), jpeg_quality=5
+)
+
+
+def test_people_come_to_the_hospitals_in_turn() -> None:
+    """Their room, kind of people and camera are the hospital's; what is asked of them is not."""
+    cases, plain = phantom_cases(4, SIZE, (DARK, COARSE)), phantom_cases(4, SIZE)
+
+    wall_P = cases.identity_C3HW[::CASES_PER_PERSON, :, :3, :3].float().mean((1, 2, 3))
+    assert max(wall_P[0], wall_P[2]) < 100 < 150 < min(wall_P[1], wall_P[3])  # people 0 and 2 come to the dark room
+    assert cases.movement_C == plain.movement_C
+    assert cases.grade_C == plain.grade_C
+    for home in (0, 1):
+        asked = Counter(
+            (g, s) for g, s, p in zip(cases.grade_C, cases.side_C, cases.subject_C, strict=True) if p % 2 == home
+        )
+        assert all(asked[grade, side] == 1 for grade in range(2, 7) for side in ("left", "right"))
+    # Whoever shows the expression comes to either hospital.
+    shown = [cases.expression_C3HW[case, :, :3, :3].float().mean() < 125 for case in range(CASES_PER_PERSON)]
+    assert 0 < sum(shown) < CASES_PER_PERSON
+
+
+def test_the_hospitals_camera_compresses_every_picture_of_a_case() -> None:
+    """JPEG at quality 5 leaves blocks of 8 pixels: the target is what that hospital would have photographed."""
+    fine, coarse = phantom_cases(1, SIZE, (replace(COARSE, jpeg_quality=0),)), phantom_cases(1, SIZE, (COARSE,))
+
+    for name in ("identity_C3HW", "expression_C3HW", "target_C3HW"):
+        difference = getattr(fine, name).float() - getattr(coarse, name).float()
+        assert difference.abs().mean() > 3, name
+    assert np.array_equal(fine.landmark_C682, coarse.landmark_C682)
 
 
 def _ranges() -> dict[str, tuple[int, int]]:
