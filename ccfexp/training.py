@@ -75,9 +75,9 @@ class TrainConfig:
         done = (round_number - 1 + (step - 1) / self.steps) / self.decay_rounds
         return self.learning_rate * max(0.0, 1 - done)
 
-    def loss(self, step: int) -> CycleConfig:
-        """The loss of a step counted from 1."""
-        takes_it = step % self.cycle_every == 0
+    def loss(self, round_number: int, step: int) -> CycleConfig:
+        """The loss of a step of a round, both counted from 1."""
+        takes_it = ((round_number - 1) * self.steps + step) % self.cycle_every == 0
         return replace(self.cycle, cycle_weight=self.cycle.cycle_weight * self.cycle_every if takes_it else 0.0)
 
 
@@ -214,7 +214,7 @@ def train_local(
             for group in optimiser.param_groups:
                 group["lr"] = config.rate(round_number, step)
             optimiser.zero_grad()
-            loss = work.backward(model, batch, t_B, eps, config.loss(step))
+            loss = work.backward(model, batch, t_B, eps, config.loss(round_number, step))
             if not math.isfinite(loss):
                 raise RoundError(
                     f"training diverged: loss={loss} at step {step} of round {round_number}; lower "

@@ -40,7 +40,7 @@ def test_a_file_opens_with_command_time_and_figure(path: Path) -> None:
 
 
 def test_the_named_hospitals_are_those_of_the_default_run() -> None:
-    """`python -m ccfexp.data.phantom --site A` photographs patients of the hospital A that the default run trains on."""
+    """`python -m ccfexp.data.phantom --site A` photographs patients of the default run's hospital A."""
     sites = configs.load("default", [], RunConfig).sites
 
     assert {site.name: replace(site, subjects=SITES[site.name].subjects) for site in sites} == SITES

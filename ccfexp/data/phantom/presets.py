@@ -23,7 +23,9 @@ SITES: Final[dict[str, PhantomSite]] = {
     "B": PhantomSite(
         name="B", first_identity=2000, left_share=0.15, grade_weights=(0.05, 0.05, 0.1, 0.2, 0.3, 0.3),
         prior=Prior(skin_alpha=3.0, skin_beta=1.5, age_range=(0.1, 0.7)),
-        style=SceneStyle(backgrounds=(2, 4), light_azimuth=(0.2, 1.0), warmth=0.25, noise=(0.010, 0.020), blur=(0.6, 1.0)),
+        style=SceneStyle(
+            backgrounds=(2, 4), light_azimuth=(0.2, 1.0), warmth=0.25, noise=(0.010, 0.020), blur=(0.6, 1.0),
+        ),
         jpeg_quality=80,
         movements=(
             "brow_raise", "gentle_eye_closure", "smile_teeth", "snarl", "lip_pucker", "lower_teeth", "cheek_puff",
