@@ -69,13 +69,15 @@ class RunProgress:
 
     def skip_to(self, units: int) -> None:
         """An earlier run has done part of this stage: count up to ``units``, without taking it for speed."""
+        if self._done == self._first:  # what came before the first work (rendering, loading) says nothing of its speed
+            self._started = self._clock()
         skipped = max(0, units - self._done)
         self._done += skipped
         self._first += skipped
 
     def _left(self, now: float) -> str:
         done_here = self._done - self._first
-        if done_here <= 0:
+        if done_here <= self._total / 100:  # the first step waits for features to be computed
             return "?"
         seconds = (now - self._started) / done_here * max(0, self._total - self._done)
         return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

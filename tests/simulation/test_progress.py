@@ -71,6 +71,20 @@ def test_no_work_done_here_yet() -> None:
     assert stream.getvalue() == "already drawn | 50% | ? left\n"
 
 
+def test_what_comes_before_the_first_step_is_not_taken_for_its_speed() -> None:
+    """A minute of rendering, then a first unit of a hundred and one that waited for features: no promise from those."""
+    clock = Clock()
+    progress, stream = _run(clock)
+    clock.now += 60
+    progress.skip_to(0)
+    clock.now += 11
+    progress.advance(1, "first")
+    clock.now += 11
+    progress.advance(10, "more")
+
+    assert stream.getvalue() == "first | 1% | ? left\nmore | 11% | 3 min left\n"
+
+
 def test_a_run_without_work_divides_by_nothing() -> None:
     """Zero units are shown as a whole."""
     clock = Clock()
