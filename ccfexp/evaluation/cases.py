@@ -65,20 +65,20 @@ class _Case:
 
 
 def phantom_cases(people: int, image_size: int, hospitals: Sequence[PhantomSite] = ()) -> HeldOutCases:
-    """Six cases for each of ``people``: every House-Brackmann grade once (I is healthy), sides and movements balanced.
+    """Six cases for each of ``people``: every House-Brackmann grade once (I is healthy), sides balanced, movements unlike.
 
     Args:
         people: number of held-out people.
         image_size: side in pixels.
         hospitals: person p is one who could come to hospital p mod H (prior of skin and age, room, camera); the
             expression photographs come from the hospitals in turn. Grades, sides and movements are those above,
-            whatever a hospital sees. None: one plain hospital.
+            whatever a hospital sees. Empty: one plain hospital.
 
     Raises:
         ConfigError: fewer than one person.
     """
     if people < 1:
-        raise ConfigError(f"held-out people={people} must be >= 1")
+        raise ConfigError(f"held-out people={people} must be >= 1; six cases are drawn for each")
     homes = tuple(hospitals) or (PhantomSite("plain"),)
     cases = [case for person in range(people) for case in _cases_of(homes, person, image_size)]
 
@@ -108,12 +108,13 @@ def _cases_of(homes: Sequence[PhantomSite], person: int, size: int) -> list[_Cas
     rest = picture_through(home, taken(home, identity, "rest", Palsy(), 0).image_HW3)
     movements = rng.permutation([name for name in MOVEMENTS if name != "rest"])
     cases = []
+    visit, place = divmod(person, len(homes))
     for number, grade in enumerate(HOUSE_BRACKMANN):
         # Over two people of a hospital every grade has been seen on both sides.
-        side: Side = "left" if (person // len(homes) + person % len(homes) + number) % 2 else "right"
+        side: Side = "left" if (visit + place + number) % 2 else "right"
         palsy, movement = Palsy.of_grade(grade, side, rng), str(movements[number])
-        # The person whose photograph shows the expression may come to any of the hospitals.
-        away = homes[(person + number + 1) % len(homes)]
+        # Whoever shows the expression comes to the hospitals in turn: at each grade and side as often to each.
+        away = homes[(place + number + 1 + visit // 2) % len(homes)]
         other = FIRST_EXPRESSION + person * CASES_PER_PERSON + number
         shown = picture_through(away, taken(away, other, movement, palsy, 1).image_HW3)
         target = taken(home, identity, movement, palsy, 0)
