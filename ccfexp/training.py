@@ -43,8 +43,8 @@ class TrainConfig:
             same movement in another session where there is one. Another day's pose and light cannot be copied, so
             they must be taken from the identity photograph.
         cycle: the loss.
-        cycle_every: every so many steps one takes the second pass, weighted so many times (published: every step, 1).
-            Averaged over the steps the gradient is that of the whole loss, at little more than the cost of one pass.
+        cycle_every: every so many steps of the run one takes the second pass, weighted so many times (published: every
+            step, 1). Averaged over the steps, the gradient before its norm is bounded is that of the whole loss.
     """
 
     steps: int = 16
@@ -59,7 +59,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "cycle_every"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"train {name}={getattr(self, name)} must be >= 1")
+                raise ConfigError(f"train {name}={getattr(self, name)} must be >= 1; give a positive whole number")
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"train {name}={getattr(self, name)} must be > 0")
@@ -68,14 +68,14 @@ class TrainConfig:
         if self.decay_rounds < 0:
             raise ConfigError(f"train decay_rounds={self.decay_rounds} must be >= 0")
 
-    def rate(self, round_number: int, step: int = 1) -> float:
+    def rate_at(self, round_number: int, step: int) -> float:
         """Learning rate of a step of a round, both counted from 1."""
         if not self.decay_rounds:
             return self.learning_rate
         done = (round_number - 1 + (step - 1) / self.steps) / self.decay_rounds
         return self.learning_rate * max(0.0, 1 - done)
 
-    def loss(self, round_number: int, step: int) -> CycleConfig:
+    def cycle_at(self, round_number: int, step: int) -> CycleConfig:
         """The loss of a step of a round, both counted from 1."""
         takes_it = ((round_number - 1) * self.steps + step) % self.cycle_every == 0
         return replace(self.cycle, cycle_weight=self.cycle.cycle_weight * self.cycle_every if takes_it else 0.0)
@@ -202,7 +202,7 @@ def train_local(
         RoundError: the loss is no longer a finite number.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=config.rate(round_number), weight_decay=0.0)
+    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
     repeats = data.images.repeats() if config.expression_from == "other_session" else None
     total = 0.0
     with shares(threads) as work:
@@ -212,9 +212,9 @@ def train_local(
             t_B = stratified_timesteps(config.batch_size, model.config.diffusion.steps, generator).to(model.device)
             eps = torch.randn(batch.target_B3HW.shape, generator=generator).to(model.device)
             for group in optimiser.param_groups:
-                group["lr"] = config.rate(round_number, step)
+                group["lr"] = config.rate_at(round_number, step)
             optimiser.zero_grad()
-            loss = work.backward(model, batch, t_B, eps, config.loss(round_number, step))
+            loss = work.backward(model, batch, t_B, eps, config.cycle_at(round_number, step))
             if not math.isfinite(loss):
                 raise RoundError(
                     f"training diverged: loss={loss} at step {step} of round {round_number}; lower "

@@ -76,10 +76,20 @@ class RunConfig:
             raise ConfigError(f"seed={self.seed} must be 0 to 2^63 - 1; choose another")
         if not 16 <= self.image_size <= 1024:
             raise ConfigError(f"image_size={self.image_size} must be 16 to 1024 pixels; use the size of the base")
+        self._check_second_pass()
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1; use the number of cores")
         if not self.name or any(sign in self.name for sign in "/\\\0") or self.name.startswith("."):
             raise ConfigError(f"name={self.name!r} must be a plain folder name; it names the folder under runs/")
+
+    def _check_second_pass(self) -> None:
+        """Refuse a second pass that no step of the run would come to."""
+        steps = self.train.steps * self.federation.rounds
+        if self.train.cycle.cycle_weight and self.train.cycle_every > steps:
+            raise ConfigError(
+                f"train.cycle_every={self.train.cycle_every} must be at most the steps of a run, {steps}; lower "
+                "it, or set train.cycle.cycle_weight=0 for one pass"
+            )
 
     @property
     def hospitals(self) -> tuple[PhantomSite, ...]:

@@ -29,6 +29,10 @@ _SHOWN = (
     (1, "smile_teeth"), (4, "snarl"), (5, "lower_teeth"), (6, "rest"), (2, "smile_teeth"),
 )  # fmt: skip
 _NOTES = (
+    (
+        "The people who are judged come to the hospitals of the run: their rooms, cameras, skin and age are those of a "
+        "hospital. Grades, sides and movements are asked of all alike, whatever a hospital sees."
+    ),
     "Each site takes the same steps in the federated run and alone; pooled takes the sum of all sites' steps.",
     (
         "The evaluators are networks trained on other phantom people than those that condition or train the model. "

@@ -77,7 +77,7 @@ class RunProgress:
 
     def _left(self, now: float) -> str:
         done_here = self._done - self._first
-        if done_here <= self._total / 100:  # the first step waits for features to be computed
+        if done_here <= self._total / 100:  # too little to tell: the first step also waits for features
             return "?"
         seconds = (now - self._started) / done_here * max(0, self._total - self._done)
         return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

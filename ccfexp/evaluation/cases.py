@@ -65,7 +65,7 @@ class _Case:
 
 
 def phantom_cases(people: int, image_size: int, hospitals: Sequence[PhantomSite] = ()) -> HeldOutCases:
-    """Six cases for each of ``people``: every House-Brackmann grade once (I is healthy), sides balanced, movements unlike.
+    """Six cases for each of ``people``: every House-Brackmann grade once (I is healthy), sides balanced.
 
     Args:
         people: number of held-out people.

@@ -37,7 +37,8 @@ _LINEAGE = (
     "- Lineage of the shipped file: the recipe was settled while it was trained. Steps 1 to 1,250 predicted v instead "
     "of the image (the last layer was negated then, the optimiser started anew); steps 1 to 3,250 saw two sessions of "
     "each person with even movements only; the expression term and the landmark weight of 30 began at step 4,000; "
-    "steps up to 5,200 saw the first 3,000 people, with a decay of the rate of their own. "
+    "steps up to 5,200 saw the first 3,000 people, and ended in a decay of the rate; "
+    "from 5,201 it was back at its peak. "
     "The curve begins after the change to the image."
 )
 _CURVE_EVERY = 500

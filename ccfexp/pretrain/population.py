@@ -30,7 +30,8 @@ _UNITS = (
     "noseSneer", "mouthSmile", "mouthFrown", "mouthUpperUp", "mouthLowerDown", "mouthStretch", "mouthPucker",
 )  # fmt: skip
 EXPRESSION_UNITS = tuple(f"{unit}{side}" for unit in _UNITS for side in ("Right", "Left"))
-# A wider world than any one site: pretrained networks must not be surprised by a site's room or camera.
+# Every light, room and camera that the networks are pretrained on. Hospitals may lie outside it, as real ones do: an
+# adapter learns their pictures too, and what the evaluators still read there is measured beside every result.
 WIDE_STYLE = SceneStyle(
     light_azimuth=(-0.9, 0.9), light_elevation=(0.05, 0.85), key_light=(0.4, 0.8), noise=(0.002, 0.016),
     blur=(0.2, 0.7), white_balance=0.05,

@@ -233,10 +233,10 @@ def test_the_second_pass_of_some_steps_stands_for_that_of_all(data: SiteData) ->
     """Its mean weight over the rounds is the configured one, however short a round; it trains another adapter."""
     config = replace(TRAIN, cycle_every=4)  # three steps a round
 
-    weights = [config.loss(number, step).cycle_weight for number in (1, 2, 3, 4) for step in (1, 2, 3)]
+    weights = [config.cycle_at(number, step).cycle_weight for number in (1, 2, 3, 4) for step in (1, 2, 3)]
     assert weights == [0, 0, 0, 1.2] * 3
     assert sum(weights) / 12 == pytest.approx(config.cycle.cycle_weight)
-    assert [TRAIN.loss(1, step) for step in (1, 2)] == [TRAIN.cycle] * 2
+    assert [TRAIN.cycle_at(1, step) for step in (1, 2)] == [TRAIN.cycle] * 2
     one_pass = replace(TRAIN, cycle=CycleConfig(cycle_weight=0.0))
     assert equal(trained(data, config=config), trained(data, config=one_pass))
     assert not equal(trained(data, (1, 2), config), trained(data, (1, 2), one_pass))
@@ -246,9 +246,21 @@ def test_learning_rate_falls_over_the_rounds() -> None:
     """Linearly, step by step, to zero after the last; constant unless asked for."""
     falling = TrainConfig(steps=2, learning_rate=0.8, decay_rounds=4)
 
-    assert [falling.rate(number) for number in (1, 2, 4, 5, 9)] == pytest.approx([0.8, 0.6, 0.2, 0.0, 0.0])
-    assert [falling.rate(4, step) for step in (1, 2)] == pytest.approx([0.2, 0.1])
-    assert {TrainConfig(learning_rate=0.8).rate(number) for number in (1, 50)} == {0.8}
+    assert [falling.rate_at(number, 1) for number in (1, 2, 4, 5, 9)] == pytest.approx([0.8, 0.6, 0.2, 0.0, 0.0])
+    assert [falling.rate_at(4, step) for step in (1, 2)] == pytest.approx([0.2, 0.1])
+    assert {TrainConfig(learning_rate=0.8).rate_at(number, 1) for number in (1, 50)} == {0.8}
+
+
+def test_the_rate_of_every_step_reaches_the_optimiser(data: SiteData) -> None:
+    """Second of two rounds of three steps: a half, a third and a sixth of the first rate."""
+    rates: list[float] = []
+    hook = register_optimizer_step_pre_hook(lambda optimiser, *_: rates.append(optimiser.param_groups[0]["lr"]))
+    try:
+        train_local(fresh(), data, replace(TRAIN, decay_rounds=2), seed=5, round_number=2)
+    finally:
+        hook.remove()
+
+    assert rates == pytest.approx([TRAIN.learning_rate * share for share in (1 / 2, 1 / 3, 1 / 6)])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 import configs
 from ccfexp.data.phantom.presets import SITES
+from ccfexp.errors import ConfigError
 from configs.run import RunConfig
 
 FOLDER = Path(configs.__file__).parent
@@ -44,6 +45,22 @@ def test_the_named_hospitals_are_those_of_the_default_run() -> None:
     sites = configs.load("default", [], RunConfig).sites
 
     assert {site.name: replace(site, subjects=SITES[site.name].subjects) for site in sites} == SITES
+
+
+@pytest.mark.parametrize(("name", "overrides"), [("default", []), ("full", []), ("default", ["federation.rounds=12"])])
+def test_the_learning_rate_falls_over_the_whole_run(name: str, overrides: list[str]) -> None:
+    """Also where only the number of rounds is changed."""
+    config = configs.load(name, overrides, RunConfig)
+
+    assert config.train.decay_rounds == config.federation.rounds
+
+
+def test_a_second_pass_that_never_comes() -> None:
+    """Every tenth step of four."""
+    with pytest.raises(ConfigError, match=r"train.cycle_every=10 must be at most the steps of a run, 4; lower it"):
+        configs.load("tiny", ["train.cycle_every=10"], RunConfig)
+    one_pass = configs.load("tiny", ["train.cycle_every=10", "train.cycle.cycle_weight=0"], RunConfig)
+    assert one_pass.train.cycle_every == 10
 
 
 @pytest.mark.parametrize("name", configs.available())

@@ -14,9 +14,10 @@ from ccfexp.data.phantom.camera import SceneStyle
 from ccfexp.data.phantom.expression import HOUSE_BRACKMANN, MOVEMENTS, Palsy
 from ccfexp.data.phantom.identity import Prior
 from ccfexp.data.phantom.presets import SITES
-from ccfexp.data.phantom.render import Phantom
-from ccfexp.data.phantom.sites import PhantomSite
+from ccfexp.data.phantom.render import Phantom, Photograph
+from ccfexp.data.phantom.sites import PhantomSite, render_person
 from ccfexp.errors import ConfigError
+from ccfexp.evaluation import cases as cases_module
 from ccfexp.evaluation.cases import CASES_PER_PERSON, FIRST_EXPRESSION, FIRST_PERSON, HeldOutCases, phantom_cases
 from ccfexp.pretrain.base import BASE_RECIPE, CURVE_POPULATION
 from ccfexp.pretrain.encoders import RECIPES
@@ -95,7 +96,7 @@ COARSE = PhantomSite(
 
 
 def test_people_come_to_the_hospitals_in_turn() -> None:
-    """Their room, kind of people and camera are the hospital's; what is asked of them is not."""
+    """Their room is the hospital's; what is asked of them is not."""
     cases, plain = phantom_cases(4, SIZE, (DARK, COARSE)), phantom_cases(4, SIZE)
 
     wall_P = cases.identity_C3HW[::CASES_PER_PERSON, :, :3, :3].float().mean((1, 2, 3))
@@ -111,6 +112,42 @@ def test_people_come_to_the_hospitals_in_turn() -> None:
     # Whoever shows the expression comes to either hospital.
     shown = [cases.expression_C3HW[case, :, :3, :3].float().mean() < 125 for case in range(CASES_PER_PERSON)]
     assert 0 < sum(shown) < CASES_PER_PERSON
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_expressions_come_from_all_hospitals_at_every_grade_and_side(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How often from the person's own hospital says nothing of the grade or the side."""
+    homes = tuple(PhantomSite(f"H{number}", style=SceneStyle(backgrounds=(number,))) for number in range(count))
+    seen: list[tuple[str, int]] = []  # hospital and session of every photograph
+
+    def watched(site: PhantomSite, who: int, movement: str, palsy: Palsy, session: int, size: int) -> Photograph:
+        seen.append((site.name, session))
+        return render_person(site, who, movement, palsy, session, size)
+
+    monkeypatch.setattr(cases_module, "render_person", watched)
+    cases = phantom_cases(2 * count**2, 16, homes)
+
+    own = Counter(
+        (grade, side)
+        for grade, side, person, away in zip(
+            cases.grade_C, cases.side_C, cases.subject_C, [name for name, session in seen if session == 1], strict=True
+        )
+        if away == f"H{person % count}"
+    )
+    assert {own[grade, side] for grade in range(2, 7) for side in ("left", "right")} == {count}
+
+
+def test_skin_is_that_of_the_hospitals_people() -> None:
+    """Two hospitals alike but for who comes: everybody in every picture has the skin of one of them."""
+    priors = Prior(skin_alpha=1, skin_beta=30), Prior(skin_alpha=30, skin_beta=1)
+    light, dark = (phantom_cases(4, SIZE, (PhantomSite("P", prior=prior),)) for prior in priors)
+
+    for name in ("identity_C3HW", "expression_C3HW", "target_C3HW"):
+        cheek = slice(SIZE // 2, SIZE // 2 + 6)
+        a, b = (getattr(cases, name)[:, :, cheek, cheek].float().mean((1, 2, 3)) for cases in (light, dark))
+        assert a.mean() > b.mean() + 30, name
 
 
 def test_the_hospitals_camera_compresses_every_picture_of_a_case() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import configs
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.data.phantom.expression import SIDES
 from ccfexp.encoders import landmarks_from_vector
@@ -13,14 +14,15 @@ from ccfexp.evaluation.judge import Evaluators, case_features, case_indices, jud
 from ccfexp.evaluation.scores import METRICS, ModelScores
 from ccfexp.model import CCFExp
 from ccfexp.training import to_unit_range
+from configs.run import RunConfig
 
 HEADLINE = [metric for metric in METRICS if metric.headline]
 
 
 @pytest.fixture(scope="module")
 def cases() -> HeldOutCases:
-    """Cases of six people."""
-    return phantom_cases(6, 64)
+    """Cases of twelve people who come to the hospitals of the default run."""
+    return phantom_cases(12, 64, configs.load("default", [], RunConfig).hospitals)
 
 
 @pytest.fixture(scope="module")
