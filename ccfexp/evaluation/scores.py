@@ -136,7 +136,7 @@ METRICS: tuple[Metric, ...] = (
         ("nme",),
         finite_mean,
         higher_is_better=False,
-        digits=3,
+        digits=4,
         headline=True,
     ),
     Metric(
