@@ -48,6 +48,7 @@ def test_the_tiny_run_ends_in_a_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(900)  # five runs, one after another, on a machine that may be busy
 def test_killed_at_random_instants_it_ends_in_the_same_adapter(tmp_path: Path) -> None:
     longer = ("train.steps=4", "federation.rounds=4")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
