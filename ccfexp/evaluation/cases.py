@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ccfexp.data.phantom.expression import HOUSE_BRACKMANN, MOVEMENTS, Palsy, Side
-from ccfexp.data.phantom.render import Photograph
 from ccfexp.data.phantom.sites import PhantomSite, picture_through, render_person
 from ccfexp.errors import ConfigError
 
@@ -100,15 +99,11 @@ def phantom_cases(people: int, image_size: int, hospitals: Sequence[PhantomSite]
 
 def _cases_of(homes: Sequence[PhantomSite], person: int, size: int) -> list[_Case]:
     rng = np.random.default_rng([_STREAM, person])
-    home, identity = homes[person % len(homes)], FIRST_PERSON + person
-
-    def taken(site: PhantomSite, who: int, movement: str, palsy: Palsy, session: int) -> Photograph:
-        return render_person(site, who, movement, palsy, session, size)
-
-    rest = picture_through(home, taken(home, identity, "rest", Palsy(), 0).image_HW3)
+    visit, place = divmod(person, len(homes))
+    home, identity = homes[place], FIRST_PERSON + person
+    rest = picture_through(home, render_person(home, identity, "rest", Palsy(), 0, size).image_HW3)
     movements = rng.permutation([name for name in MOVEMENTS if name != "rest"])
     cases = []
-    visit, place = divmod(person, len(homes))
     for number, grade in enumerate(HOUSE_BRACKMANN):
         # Over two people of a hospital every grade has been seen on both sides.
         side: Side = "left" if (visit + place + number) % 2 else "right"
@@ -116,8 +111,8 @@ def _cases_of(homes: Sequence[PhantomSite], person: int, size: int) -> list[_Cas
         # Whoever shows the expression comes to the hospitals in turn: at each grade and side as often to each.
         away = homes[(place + number + 1 + visit // 2) % len(homes)]
         other = FIRST_EXPRESSION + person * CASES_PER_PERSON + number
-        shown = picture_through(away, taken(away, other, movement, palsy, 1).image_HW3)
-        target = taken(home, identity, movement, palsy, 0)
+        shown = picture_through(away, render_person(away, other, movement, palsy, 1, size).image_HW3)
+        target = render_person(home, identity, movement, palsy, 0, size)
         image = picture_through(home, target.image_HW3)
         cases.append(_Case(person, movement, palsy, rest, shown, image, target.landmark_682))
     return cases
