@@ -19,7 +19,7 @@ AdapterState = dict[str, torch.Tensor]
 
 _NAME: Final = "default"
 TARGETS: Final = {
-    "attention": r"unet\..*\.(to_q|to_k|to_v|to_out\.0|add_k_proj|add_v_proj)",
+    "attention": r"unet\.(.*\.(to_q|to_k|to_v|to_out\.0|add_k_proj|add_v_proj)|condition_projection)",
     "convolution": r"unet\.(down_blocks|mid_block|up_blocks)\..*\.(conv1|conv2|conv_shortcut)",
     "time": r"unet\..*\.time_emb_proj",
     "fusion": r"conditioner\..*",

@@ -33,6 +33,9 @@ class ConditioningConfig:
             a token mixes channels over all positions; expression tokens are all affine in one vector).
         residual: each fused token keeps its query (published: it does not).
         style_expression: the expression also enters the style vector (published: identity alone).
+        projected_tokens: linear maps turn the encoders' features into tokens and style (published: the features are
+            the tokens, which needs vector = map_channels = token_size = style_size, and a learned scale makes the
+            style).
     """
 
     vector: int = 128
@@ -45,10 +48,18 @@ class ConditioningConfig:
     positions: bool = True
     residual: bool = True
     style_expression: bool = True
+    projected_tokens: bool = True
 
     def __post_init__(self) -> None:
         if self.token_size % self.heads:
             raise ConfigError(f"token_size={self.token_size} must be a multiple of heads={self.heads}")
+        sizes = {name: getattr(self, name) for name in ("vector", "map_channels", "style_size")}
+        unequal = [f"{name}={size}" for name, size in sizes.items() if size != self.token_size]
+        if not self.projected_tokens and unequal:
+            raise ConfigError(
+                f"{', '.join(unequal)} must equal token_size={self.token_size} where projected_tokens=False; "
+                "make them equal or set projected_tokens=True"
+            )
 
 
 class IdentityFeatures(NamedTuple):
@@ -105,12 +116,16 @@ class Conditioner(nn.Module):
         super().__init__()
         self.config = config
         positions, size = config.grid**2, config.token_size
-        self.identity_project = nn.Linear(config.map_channels, size)
+
+        def project(inputs: int) -> nn.Module:
+            return nn.Linear(inputs, size) if config.projected_tokens else nn.Identity()
+
+        self.identity_project = project(config.map_channels)
         self.identity_position = nn.Parameter(0.02 * torch.randn(positions, size))
-        self.expression_project = nn.Linear(config.vector, size)
+        self.expression_project = project(config.vector)
         self.expression_scale = nn.Parameter(torch.ones(positions, 1) + 0.02 * torch.randn(positions, 1))
         self.expression_position = nn.Parameter(0.02 * torch.randn(positions, size if config.positions else 1))
-        self.landmark_project = nn.Linear(config.map_channels, size)
+        self.landmark_project = project(config.map_channels)
         if config.positions:
             self.landmark_position = nn.Parameter(0.02 * torch.randn(positions, size))
 
@@ -122,7 +137,9 @@ class Conditioner(nn.Module):
         self.identity_attention = attention()
         self.expression_attention = attention()
         self.landmark_attention = attention()
-        self.style_identity = nn.Linear(config.vector, config.style_size)
+        self.style_identity: nn.Module = (
+            nn.Linear(config.vector, config.style_size) if config.projected_tokens else _ScaledStyle(size)
+        )
         self.style_expression = nn.Linear(config.vector, config.style_size) if config.style_expression else None
 
     def forward(self, identity: IdentityFeatures, expression: ExpressionFeatures) -> Condition:
@@ -130,15 +147,19 @@ class Conditioner(nn.Module):
         identity_BPT = self.identity_project(_positions_first(identity.map_BCGG)) + self.identity_position
         expression_BPT = self._expression_tokens(expression.deviation_BD)
         landmark_BPT = self._landmark_tokens(expression.landmark_map_BCGG)
+        style_BE = self.style_identity(identity.vector_BD)
+        if self.style_expression is not None:
+            style_BE = style_BE + self.style_expression(expression.deviation_BD)
+        return Condition(self.fuse(identity_BPT, expression_BPT, landmark_BPT), style_BE)
+
+    def fuse(self, identity_BPT: Tensor, expression_BPT: Tensor, landmark_BPT: Tensor) -> Tensor:
+        """The cycle of three attentions; condition tokens [B,3P,T]: of identity, expression and landmarks."""
         fused = [
             self.identity_attention(landmark_BPT, identity_BPT),
             self.expression_attention(identity_BPT, expression_BPT),
             self.landmark_attention(expression_BPT, landmark_BPT),
         ]
-        style_BE = self.style_identity(identity.vector_BD)
-        if self.style_expression is not None:
-            style_BE = style_BE + self.style_expression(expression.deviation_BD)
-        return Condition(torch.cat(fused, 1), style_BE)
+        return torch.cat(fused, 1)
 
     def _expression_tokens(self, deviation_BD: Tensor) -> Tensor:
         token_BT: Tensor = self.expression_project(deviation_BD)
@@ -151,6 +172,19 @@ class Conditioner(nn.Module):
             return mixed
         tokens: Tensor = self.landmark_project(_positions_first(map_BCGG)) + self.landmark_position
         return tokens
+
+
+class _ScaledStyle(nn.Module):
+    """The published style: the identity vector as token 0 of the embedder, plus its position, times a learned scale."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.position = nn.Parameter(0.02 * torch.randn(size))
+        self.scale = nn.Parameter(torch.full((1,), 0.001))
+
+    def forward(self, vector_BD: Tensor) -> Tensor:
+        style_BE: Tensor = (vector_BD + self.position) * self.scale
+        return style_BE
 
 
 def _positions_first(map_BCGG: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,6 +33,9 @@ class UNetConfig:
         head_size: channels of an attention head.
         token_size: channels of a condition token.
         predicts_variance: three more output channels, never trained by the published method.
+        shared_projection: one linear map turns the tokens into keys and values for all attentions, as published; else
+            each attention has its own (the default: the same function when the shared map is folded into them, and
+            an adapter can then change what each attention reads).
     """
 
     image_size: int = 112
@@ -42,6 +46,7 @@ class UNetConfig:
     head_size: int = 64
     token_size: int = 512
     predicts_variance: bool = True
+    shared_projection: bool = False
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "head_size", "token_size"):
@@ -60,6 +65,12 @@ class UNetConfig:
         levels = range(len(self.channels))
         if any(level not in levels for level in self.attention_levels):
             raise ConfigError(f"attention_levels={self.attention_levels} must lie in 0 to {len(self.channels) - 1}")
+        widths = {self.channels[-1], *(self.channels[level] for level in self.attention_levels)}
+        if self.shared_projection and len(widths) > 1:
+            raise ConfigError(
+                f"shared_projection=True needs one width in all attentions, not {sorted(widths)}; "
+                "choose attention_levels of the last level's width, or shared_projection=False"
+            )
 
 
 class CCFExpUNet(UNet2DConditionModel):
@@ -71,7 +82,7 @@ class CCFExpUNet(UNet2DConditionModel):
     config: Any
 
     @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(
+    def __init__(  # noqa: PLR0917 (its arguments are the keys of a saved configuration)
         self,
         image_size: int = 112,
         patch_size: int = 1,
@@ -81,6 +92,7 @@ class CCFExpUNet(UNet2DConditionModel):
         head_size: int = 64,
         token_size: int = 512,
         predicts_variance: bool = True,
+        shared_projection: bool = False,
     ) -> None:
         last = len(channels) - 1
         down = tuple(
@@ -102,7 +114,7 @@ class CCFExpUNet(UNet2DConditionModel):
             block_out_channels=tuple(channels),
             layers_per_block=1,
             attention_head_dim=head_size,
-            cross_attention_dim=token_size,
+            cross_attention_dim=2 * channels[-1] if shared_projection else token_size,
             class_embed_type="identity",
             resnet_time_scale_shift="scale_shift",
             norm_num_groups=_GROUPS,
@@ -111,6 +123,27 @@ class CCFExpUNet(UNet2DConditionModel):
             # The published "down" and "up" of this level keep their convolutions but do not change the resolution.
             self.down_blocks[fixed_resolution_level].downsamplers[0].downsample = None
             self.up_blocks[last - fixed_resolution_level - 1].upsamplers[0].upsample = None
+
+        self.condition_projection = None
+        if shared_projection:
+            self.condition_projection = torch.nn.Linear(token_size, 2 * channels[-1])
+            network: Any = self
+            _read_projected_tokens(network)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor,
+        class_labels: Tensor | None = None,
+        *arguments: Any,  # noqa: ANN401 (diffusers' own)
+        **options: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """As diffusers' U-Net; ``encoder_hidden_states`` are condition tokens, ``class_labels`` the style vector."""
+        if self.condition_projection is not None:
+            encoder_hidden_states = self.condition_projection(encoder_hidden_states)
+        parent: Any = super()
+        return parent.forward(sample, timestep, encoder_hidden_states, class_labels, *arguments, **options)
 
     @classmethod
     def build(cls, config: UNetConfig) -> "CCFExpUNet":
@@ -135,6 +168,25 @@ class CCFExpUNet(UNet2DConditionModel):
         (out,) = network(x, t_B, encoder_hidden_states=token_BNT, class_labels=style_BE, return_dict=False)
         sample: Tensor = out[:, : x.shape[1]]
         return functional.pixel_shuffle(sample, patch) if patch > 1 else sample
+
+
+class _HeadPart(torch.nn.Module):
+    """Keys (part 0) or values (part 1) out of projected tokens, which hold both head by head."""
+
+    def __init__(self, heads: int, part: int) -> None:
+        super().__init__()
+        self.heads, self.part = heads, part
+
+    def forward(self, token_BNK: Tensor) -> Tensor:
+        part: Tensor = token_BNK.unflatten(-1, (self.heads, 2, -1))[..., self.part, :].flatten(-2)
+        return part
+
+
+def _read_projected_tokens(unet: torch.nn.Module) -> None:
+    attentions: list[Any] = [module for module in unet.modules() if isinstance(module, Attention)]
+    for attention in attentions:
+        attention.add_k_proj = _HeadPart(attention.heads, 0)
+        attention.add_v_proj = _HeadPart(attention.heads, 1)
 
 
 def zero_output_layers(unet: torch.nn.Module) -> None:
