@@ -25,6 +25,8 @@ class DiffusionConfig:
             (x0 itself: images lie near a low-dimensional set and noise does not, so that a narrow network with a
             patch stem can put out the one and not the other).
         min_snr_gamma: weight min(SNR, gamma)-style (Hang et al. 2023, eq. 9), or None for plain weights.
+        rederive_noise: after an estimate has been clipped, a DDIM step takes the noise that leads from the clipped
+            image to x_t (published: the noise as predicted, which then no longer belongs to that image).
     """
 
     steps: int = 1000
@@ -32,6 +34,7 @@ class DiffusionConfig:
     beta_end: float = 0.02
     prediction: Prediction = "epsilon"
     min_snr_gamma: float | None = None
+    rederive_noise: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -127,11 +130,12 @@ class Diffusion:
             noise: standard normal [B,3,H,W], needed where eta > 0.
         """
         t_B = torch.full((x_t.shape[0],), t, device=x_t.device)
-        x0, _ = self.x0_and_eps(prediction, x_t, t_B)
+        x0, eps = self.x0_and_eps(prediction, x_t, t_B)
         x0 = x0.clamp(-1, 1)
         a_next = torch.ones((), dtype=torch.float64) if t_next is None else self.alpha_bar_T[t_next]
         a = self.alpha_bar_T[t]
-        eps = (x_t - a.sqrt().float() * x0) / (1 - a).sqrt().float()
+        if self.config.rederive_noise:
+            eps = (x_t - a.sqrt().float() * x0) / (1 - a).sqrt().float()
         variance = (1 - a_next) / (1 - a) * (1 - a / a_next)
         sigma = eta * variance.sqrt()
         direction = (1 - a_next - sigma**2).clamp(min=0).sqrt()

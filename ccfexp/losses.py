@@ -6,7 +6,7 @@ network must again arrive at the person and the expression. Few images teach mor
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +35,12 @@ class CycleConfig:
             gradients die wherever the estimate leaves the range, which at large t is almost everywhere).
         trust_by_signal: the judged terms weigh with the signal's amplitude sqrt(a_t) (corrected): at large t an
             estimate is a blur, and judging it teaches the blur.
+        second_image: whose vector the identity term of the second pass takes as that of the image: the target's
+            (corrected), or the first estimate's (published: what is being judged is its own measure).
+        identity_from: the identity term compares with a mix of photograph and image that leans to the photograph as t
+            grows (published), or with one of the two.
+        identity_time_cut: share of the timesteps, from 0, at which the identity term is nothing.
+        identity_start_bias: what the photograph weighs in the mix at t = 0.
     """
 
     identity_weight: float = 0.05
@@ -45,6 +51,10 @@ class CycleConfig:
     detach_first: bool = False
     clip: Literal["straight_through", "hard"] = "straight_through"
     trust_by_signal: bool = True
+    second_image: Literal["target", "estimate"] = "target"
+    identity_from: Literal["mix", "image", "photograph"] = "mix"
+    identity_time_cut: float = 0.0
+    identity_start_bias: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("identity_weight", "landmark_weight", "expression_weight", "cycle_weight"):
@@ -54,6 +64,20 @@ class CycleConfig:
             raise ConfigError(f"cycle estimate_from={self.estimate_from!r} must be second or first")
         if self.clip not in ("straight_through", "hard"):
             raise ConfigError(f"cycle clip={self.clip!r} must be straight_through or hard")
+        if self.second_image not in ("target", "estimate"):
+            raise ConfigError(f"cycle second_image={self.second_image!r} must be target or estimate")
+        if self.identity_from not in ("mix", "image", "photograph"):
+            raise ConfigError(f"cycle identity_from={self.identity_from!r} must be mix, image or photograph")
+        for name in ("identity_time_cut", "identity_start_bias"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"cycle {name}={getattr(self, name)} must lie in [0, 1]")
+
+
+# The loss as the published code computes it (its landmark term carries a factor of 10 that its settings do not show).
+OFFICIAL_CYCLE: Final = CycleConfig(
+    landmark_weight=10.0, expression_weight=0.0, estimate_from="first", clip="hard", trust_by_signal=False,
+    second_image="estimate",
+)  # fmt: skip
 
 
 class Batch(NamedTuple):
@@ -63,9 +87,10 @@ class Batch(NamedTuple):
         target_B3HW: the image to draw, in [-1, 1].
         identity: features of the identity photograph.
         expression: features of the expression photograph (the target itself, unless pairs are crossed).
-        target_identity_BD: identity vector of the target.
+        target_identity_BD: the recogniser's vector of the target.
         target_landmark_B136: landmark vector of the target.
-        target_deviation_BD: deviation (face minus identity) of the target.
+        target_deviation_BD: deviation (face minus neutral) of the target.
+        person_BD: the recogniser's vector of the identity photograph.
     """
 
     target_B3HW: Tensor
@@ -74,6 +99,7 @@ class Batch(NamedTuple):
     target_identity_BD: Tensor
     target_landmark_B136: Tensor
     target_deviation_BD: Tensor
+    person_BD: Tensor
 
 
 class LossTerms(NamedTuple):
@@ -101,7 +127,7 @@ def cycle_loss(model: CCFExp, batch: Batch, t_B: Tensor, eps_B3HW: Tensor, confi
     x_t = model.diffusion.add_noise(batch.target_B3HW, eps_B3HW, t_B)
     diffusion_B, x0_1 = _denoise(model, condition, batch.target_B3HW, x_t, eps_B3HW, t_B, x_t, config)
     judged = _judge(model, x0_1, config)
-    terms = _judged_terms(model, batch, judged, t_B, config)
+    terms = _judged_terms(model, batch, judged, t_B, config, batch.target_identity_BD)
     total_B = diffusion_B + terms.weighted(config)
     cycle_B = torch.zeros_like(total_B)
     if config.cycle_weight:
@@ -113,7 +139,7 @@ def cycle_loss(model: CCFExp, batch: Batch, t_B: Tensor, eps_B3HW: Tensor, confi
 class _Judged(NamedTuple):
     """What the frozen encoders say of an estimate; None = not asked for."""
 
-    identity: IdentityFeatures | None
+    person_BD: Tensor | None
     landmark: Encoded | None
     deviation_BD: Tensor | None
 
@@ -133,14 +159,14 @@ class _Terms(NamedTuple):
 
 def _judge(model: CCFExp, x0_B3HW: Tensor, config: CycleConfig) -> _Judged:
     needs_deviation = config.expression_weight or config.cycle_weight
-    identity = landmark = deviation_BD = None
+    person_BD = landmark = deviation_BD = None
     if config.identity_weight or needs_deviation:
-        identity = model.encoders.identity_features(x0_B3HW)
+        person_BD, neutral_BD = model.encoders.vectors(x0_B3HW)
+        if needs_deviation:
+            deviation_BD = model.encoders.deviation(x0_B3HW, neutral_BD)
     if config.landmark_weight or config.cycle_weight:
         landmark = model.encoders.landmark(x0_B3HW)
-    if needs_deviation and identity is not None:
-        deviation_BD = model.encoders.face(x0_B3HW).vector_BD - identity.vector_BD
-    return _Judged(identity, landmark, deviation_BD)
+    return _Judged(person_BD, landmark, deviation_BD)
 
 
 def _denoise(
@@ -177,24 +203,31 @@ def _second_pass(
     assert judged.landmark is not None
     assert judged.deviation_BD is not None
     expression = ExpressionFeatures(judged.deviation_BD, judged.landmark.map_BCGG, judged.landmark.vector_BD)
-    first = x0_1
+    first, image_BD = x0_1, batch.target_identity_BD
+    if config.second_image == "estimate" and judged.person_BD is not None:
+        image_BD = judged.person_BD
     if config.detach_first:
-        first, expression = x0_1.detach(), ExpressionFeatures(*(part.detach() for part in expression))
+        first, image_BD = x0_1.detach(), image_BD.detach()
+        expression = ExpressionFeatures(*(part.detach() for part in expression))
     condition = model.condition(batch.identity, expression)
     x_again = model.diffusion.add_noise(first, eps, t_B)
     x_estimate = x_again if config.estimate_from == "second" else x_t
     # The target is a constant: otherwise the first pass could lower the loss by moving what the second must predict.
     diffusion_B, x0_2 = _denoise(model, condition, first.detach(), x_again, eps, t_B, x_estimate, config)
     again = _judge(model, x0_2, replace(config, cycle_weight=0.0))
-    return diffusion_B + _judged_terms(model, batch, again, t_B, config).weighted(config)
+    return diffusion_B + _judged_terms(model, batch, again, t_B, config, image_BD).weighted(config)
 
 
-def _judged_terms(model: CCFExp, batch: Batch, judged: _Judged, t_B: Tensor, config: CycleConfig) -> _Terms:
+def _judged_terms(
+    model: CCFExp, batch: Batch, judged: _Judged, t_B: Tensor, config: CycleConfig, image_BD: Tensor
+) -> _Terms:
+    """Terms of an estimate; ``image_BD`` is the vector that stands for the image in the identity term."""
     trust_B = model.diffusion.alpha_bar(t_B).sqrt() if config.trust_by_signal else torch.ones_like(t_B).float()
     nothing_B = torch.zeros_like(trust_B)
     identity_B = landmark_B = expression_B = nothing_B
-    if config.identity_weight and judged.identity is not None:
-        identity_B = trust_B * _identity_term(model, batch, judged.identity, t_B)
+    if config.identity_weight and judged.person_BD is not None:
+        late_B = t_B.float() / model.diffusion.config.steps
+        identity_B = trust_B * _identity_term(judged.person_BD, batch.person_BD, image_BD, late_B, config)
     if config.landmark_weight and judged.landmark is not None:
         landmark_B = trust_B * (judged.landmark.vector_BD - batch.target_landmark_B136).square().mean(1)
     if config.expression_weight and judged.deviation_BD is not None:
@@ -202,9 +235,13 @@ def _judged_terms(model: CCFExp, batch: Batch, judged: _Judged, t_B: Tensor, con
     return _Terms(identity_B, landmark_B, expression_B)
 
 
-def _identity_term(model: CCFExp, batch: Batch, identity: IdentityFeatures, t_B: Tensor) -> Tensor:
-    """(t/T)(1 - cos(F(x0), F(identity photograph))) + (1 - t/T)(1 - cos(F(x0), F(image))), as DCFace mixes them."""
-    late_B = t_B.float() / model.diffusion.config.steps
-    to_person_B = 1 - functional.cosine_similarity(identity.vector_BD, batch.identity.vector_BD)
-    to_image_B = 1 - functional.cosine_similarity(identity.vector_BD, batch.target_identity_BD)
-    return late_B * to_person_B + (1 - late_B) * to_image_B
+def _identity_term(
+    vector_BD: Tensor, person_BD: Tensor, image_BD: Tensor, late_B: Tensor, config: CycleConfig
+) -> Tensor:
+    """w(1 - cos(F(x0), F(photograph))) + (1 - w)(1 - cos(F(x0), F(image))), w = t/T where mixed, as DCFace does."""
+    share_B = config.identity_start_bias + (1 - config.identity_start_bias) * late_B
+    if config.identity_from != "mix":
+        share_B = torch.full_like(late_B, float(config.identity_from == "photograph"))
+    to_person_B = 1 - functional.cosine_similarity(vector_BD, person_BD)
+    to_image_B = 1 - functional.cosine_similarity(vector_BD, image_BD)
+    return (late_B >= config.identity_time_cut) * (share_B * to_person_B + (1 - share_B) * to_image_B)

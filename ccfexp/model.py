@@ -68,11 +68,21 @@ PHANTOM: Final = ModelConfig(
 
 @dataclass(frozen=True)
 class FrozenEncoders:
-    """The three encoders; never trained, never on the wire, identical at every site (checked by hash)."""
+    """The frozen networks; never trained, never on the wire, identical at every site (checked by hash).
+
+    Attributes:
+        identity: who a photograph shows: tokens and style.
+        face: whose vector minus the neutral one is the deviation.
+        landmark: landmarks and their map.
+        neutral: subtracted in the deviation; None = ``identity`` (the published code has a second copy).
+        recogniser: judges identity in the loss; None = ``identity`` (the published embedder is another network).
+    """
 
     identity: Encoder
     face: Encoder
     landmark: Encoder
+    neutral: Encoder | None = None
+    recogniser: Encoder | None = None
 
     @classmethod
     def load(cls, names: EncoderNames) -> "FrozenEncoders":
@@ -85,17 +95,33 @@ class FrozenEncoders:
 
     def to(self, device: torch.device | str) -> "FrozenEncoders":
         """The same encoders on a device."""
-        return FrozenEncoders(*(_to(encoder, device) for encoder in (self.identity, self.face, self.landmark)))
+        return FrozenEncoders(
+            *(_to(encoder, device) for encoder in (self.identity, self.face, self.landmark)),
+            *(None if encoder is None else _to(encoder, device) for encoder in (self.neutral, self.recogniser)),
+        )
 
     def identity_features(self, x_B3HW: Tensor) -> IdentityFeatures:
         """Features of identity photographs in [-1, 1]."""
         return IdentityFeatures(*self.identity(x_B3HW))
 
-    def expression_features(self, x_B3HW: Tensor, identity_BD: Tensor | None = None) -> ExpressionFeatures:
-        """Deviation and landmark features of expression photographs; ``identity_BD`` saves a pass if already known."""
-        known = self.identity(x_B3HW).vector_BD if identity_BD is None else identity_BD
+    def expression_features(self, x_B3HW: Tensor, neutral_BD: Tensor | None = None) -> ExpressionFeatures:
+        """Deviation and landmark features of expression photographs; ``neutral_BD`` saves a pass if already known."""
         landmark = self.landmark(x_B3HW)
-        return ExpressionFeatures(self.face(x_B3HW).vector_BD - known, landmark.map_BCGG, landmark.vector_BD)
+        return ExpressionFeatures(self.deviation(x_B3HW, neutral_BD), landmark.map_BCGG, landmark.vector_BD)
+
+    def deviation(self, x_B3HW: Tensor, neutral_BD: Tensor | None = None) -> Tensor:
+        """Face minus neutral vector [B,D] (Zhang et al., CVPR 2021); ``neutral_BD`` saves a pass if already known."""
+        known = self.vectors(x_B3HW)[1] if neutral_BD is None else neutral_BD
+        return self.face(x_B3HW).vector_BD - known
+
+    def vectors(self, x_B3HW: Tensor, identity_BD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The recogniser's and the neutral vector [B,D], each network run once; ``identity_BD`` if already known."""
+        found: dict[int, Tensor] = {} if identity_BD is None else {id(self.identity): identity_BD}
+        wanted = [self.identity if other is None else other for other in (self.recogniser, self.neutral)]
+        for encoder in wanted:
+            if id(encoder) not in found:
+                found[id(encoder)] = encoder(x_B3HW).vector_BD
+        return found[id(wanted[0])], found[id(wanted[1])]
 
 
 def _to(encoder: Encoder, device: torch.device | str) -> Encoder:
@@ -152,7 +178,7 @@ class CCFExp(nn.Module):
     def to(self, *args: Any, **kwargs: Any) -> "CCFExp":  # noqa: ANN401 (torch's own arguments)
         """As ``nn.Module.to``, and the encoders with it: they are no submodules, so nothing of them is ever trained."""
         super().to(*args, **kwargs)
-        for encoder in (self.encoders.identity, self.encoders.face, self.encoders.landmark):
+        for encoder in vars(self.encoders).values():
             if isinstance(encoder, nn.Module):
                 encoder.to(*args, **kwargs)
         return self

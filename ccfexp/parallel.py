@@ -82,4 +82,5 @@ def part_of(batch: Batch, part: slice) -> Batch:
         batch.target_identity_BD[part],
         batch.target_landmark_B136[part],
         batch.target_deviation_BD[part],
+        batch.person_BD[part],
     )

@@ -101,6 +101,7 @@ class SiteData:
     deviation_ND: Tensor = field(repr=False)
     landmark_map_NCGG: Tensor = field(repr=False)
     landmark_N136: Tensor = field(repr=False)
+    recogniser_ND: Tensor | None = field(default=None, repr=False)  # None: the identity encoder is the recogniser
 
     @classmethod
     def prepare(cls, model: CCFExp, manifest: Path, split: str = "train", cache_dir: Path | None = None) -> "SiteData":
@@ -131,13 +132,15 @@ class SiteData:
     def batch(self, target_B: Tensor, expression_B: Tensor, device: torch.device) -> Batch:
         """Training examples: which images to draw, and which photographs show their expression."""
         identity_B = self.images.identity_N[target_B]
+        recognised_ND = self.identity_ND if self.recogniser_ND is None else self.recogniser_ND
         return Batch(
             target_B3HW=to_unit_range(self.images.image_N3HW[target_B]).to(device),
             identity=self.identity(identity_B, device),
             expression=self.expression(expression_B, device),
-            target_identity_BD=self.identity_ND[target_B].to(device),
+            target_identity_BD=recognised_ND[target_B].to(device),
             target_landmark_B136=self.landmark_N136[target_B].to(device),
             target_deviation_BD=self.deviation_ND[target_B].to(device),
+            person_BD=recognised_ND[identity_B].to(device),
         )
 
     def identity(self, index_B: Tensor, device: torch.device) -> IdentityFeatures:
@@ -161,13 +164,16 @@ def to_unit_range(image_uint8: Tensor) -> Tensor:
 @torch.no_grad()
 def encode_images(model: CCFExp, image_N3HW: Tensor, batch_size: int = 128) -> dict[str, Tensor]:
     """Frozen features of uint8 images, on the CPU, by the field names of ``SiteData``."""
-    names = ("identity_ND", "identity_map_NCGG", "deviation_ND", "landmark_map_NCGG", "landmark_N136")
+    names = ["identity_ND", "identity_map_NCGG", "deviation_ND", "landmark_map_NCGG", "landmark_N136"]
+    if model.encoders.recogniser is not None:
+        names.append("recogniser_ND")
     parts = []
     for images in image_N3HW.split(batch_size):
         x_B3HW = to_unit_range(images).to(model.device)
         identity = model.encoders.identity_features(x_B3HW)
-        expression = model.encoders.expression_features(x_B3HW, identity.vector_BD)
-        parts.append([part.cpu() for part in (*identity, *expression)])
+        person_BD, neutral_BD = model.encoders.vectors(x_B3HW, identity.vector_BD)
+        expression = model.encoders.expression_features(x_B3HW, neutral_BD)
+        parts.append([part.cpu() for part in (*identity, *expression, person_BD)[: len(names)]])
     return {name: torch.cat(column).contiguous() for name, column in zip(names, zip(*parts, strict=True), strict=True)}
 
 

@@ -137,6 +137,7 @@ class PairSampler:
             target_identity_BD=of(f.identity_ND, target_B),
             target_landmark_B136=of(f.landmark_N136, target_B),
             target_deviation_BD=of(f.deviation_ND, target_B),
+            person_BD=of(f.identity_ND, rest_B),
         )
 
 

@@ -63,6 +63,7 @@ def batch(base: CCFExp, size: int = 3, seed: int = 7) -> Batch:
             target_identity_BD=base.encoders.identity(target).vector_BD,
             target_landmark_B136=base.encoders.landmark(target).vector_BD,
             target_deviation_BD=base.encoders.expression_features(target).deviation_BD,
+            person_BD=base.encoders.identity(person).vector_BD,
         )
 
 

@@ -59,4 +59,4 @@ def tensors(name: str) -> dict[str, torch.Tensor]:
 def largest_difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest absolute difference; shapes must agree."""
     assert found.shape == expected.shape
-    return float((found.double() - expected.double()).abs().max())
+    return float((found.detach().double() - expected.double()).abs().max())
