@@ -17,8 +17,11 @@ from ccfexp import adapter, weights
 from ccfexp.adapter import AdapterConfig, AdapterState
 from ccfexp.conditioning import Condition, Conditioner, ConditioningConfig, ExpressionFeatures, IdentityFeatures
 from ccfexp.diffusion import Diffusion, DiffusionConfig
-from ccfexp.encoders import Encoder, freeze, load_phantom_encoder
+from ccfexp.encoders import Encoder, freeze
 from ccfexp.errors import ConfigError, WeightsError
+from ccfexp.published.encoder_files import load_encoder
+from ccfexp.published.fusion_names import OFFICIAL_CONDITIONING
+from ccfexp.published.unet_names import OFFICIAL_UNET
 from ccfexp.unet import CCFExpUNet, UNetConfig
 
 if TYPE_CHECKING:
@@ -27,11 +30,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncoderNames:
-    """Which shipped encoders condition the model and judge its losses."""
+    """Which encoders condition the model and judge its losses.
+
+    Each is the name of shipped weights, or of a safetensors file beside the base (ends in ``.safetensors``).
+
+    Attributes:
+        neutral, recogniser: empty = the identity encoder (see ``FrozenEncoders``).
+    """
 
     identity: str = "phantom-identity"
     face: str = "phantom-face"
     landmark: str = "phantom-landmark"
+    neutral: str = ""
+    recogniser: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,15 @@ class ModelConfig:
             )
 
 
+# The published network and its fusion; its encoders come with an imported checkpoint.
+OFFICIAL: Final = ModelConfig(
+    unet=OFFICIAL_UNET,
+    conditioning=OFFICIAL_CONDITIONING,
+    diffusion=DiffusionConfig(rederive_noise=False),
+    encoders=EncoderNames(
+        **{name: f"{name}.safetensors" for name in ("identity", "face", "landmark", "neutral", "recogniser")}
+    ),
+)
 PHANTOM: Final = ModelConfig(
     unet=UNetConfig(
         image_size=64, patch_size=4, channels=(96, 128), attention_levels=(1,), fixed_resolution_level=None,
@@ -85,13 +105,18 @@ class FrozenEncoders:
     recogniser: Encoder | None = None
 
     @classmethod
-    def load(cls, names: EncoderNames) -> "FrozenEncoders":
-        """Shipped encoders by name.
+    def load(cls, names: EncoderNames, folder: Path | None = None) -> "FrozenEncoders":
+        """Encoders by name; files are looked for in ``folder``. One that is named twice is loaded once.
 
         Raises:
             WeightsError: missing or altered weights.
         """
-        return cls(*(load_phantom_encoder(name) for name in (names.identity, names.face, names.landmark)))
+        loaded: dict[str, Encoder] = {}
+        for name in vars(names).values():
+            if name and name not in loaded:
+                loaded[name] = load_encoder(name, folder)
+        optional = (loaded[name] if name else None for name in (names.neutral, names.recogniser))
+        return cls(*(loaded[name] for name in (names.identity, names.face, names.landmark)), *optional)
 
     def to(self, device: torch.device | str) -> "FrozenEncoders":
         """The same encoders on a device."""
@@ -133,6 +158,7 @@ class CCFExp(nn.Module):
 
     Attributes:
         base_sha256: hash of the base weights (of the file they came from; empty for fresh weights).
+        folder: of that file, where its encoders lie too; None for a shipped base.
     """
 
     def __init__(self, config: ModelConfig, encoders: FrozenEncoders) -> None:
@@ -143,6 +169,7 @@ class CCFExp(nn.Module):
         self.diffusion = Diffusion(config.diffusion)
         self.encoders = encoders
         self.base_sha256 = ""
+        self.folder: Path | None = None
         self.adapter_layers: LoraConfig | None = None
 
     @classmethod
@@ -152,8 +179,10 @@ class CCFExp(nn.Module):
         Raises:
             WeightsError: missing, altered, or not a base.
         """
+        folder = None
         if str(base).endswith(".safetensors"):
             path = Path(base)
+            folder = path.parent
             if not path.is_file():
                 raise WeightsError(
                     "the base file given as a path does not exist; give the name of shipped weights or an existing file"
@@ -165,14 +194,14 @@ class CCFExp(nn.Module):
             tensors, metadata = weights.load(str(base))
             digest = weights.sha256(str(base))
         config = config_from_json(metadata.get("model", ""), str(base))
-        model = cls(config, FrozenEncoders.load(config.encoders))
+        model = cls(config, FrozenEncoders.load(config.encoders, folder))
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
             raise WeightsError(
                 f"base weights {base!s} do not fit the model their metadata describes: {error}"
             ) from error
-        model.base_sha256 = digest
+        model.base_sha256, model.folder = digest, folder
         return freeze(model)
 
     def to(self, *args: Any, **kwargs: Any) -> "CCFExp":  # noqa: ANN401 (torch's own arguments)

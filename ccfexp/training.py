@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ccfexp import weights
 from ccfexp._io import atomic_write_bytes, sha256_file
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.data.dataset import PatientImages, load_split
@@ -25,6 +24,7 @@ from ccfexp.errors import ConfigError, RoundError
 from ccfexp.losses import Batch, CycleConfig
 from ccfexp.model import CCFExp
 from ccfexp.parallel import shares
+from ccfexp.published.encoder_files import encoder_hashes
 
 OnStep = Callable[[int, int, float], None]  # step, steps, loss
 
@@ -178,8 +178,7 @@ def encode_images(model: CCFExp, image_N3HW: Tensor, batch_size: int = 128) -> d
 
 
 def _cache_key(model: CCFExp, manifest: Path, split: str) -> str:
-    names = model.config.encoders
-    hashes = [weights.sha256(name) for name in (names.identity, names.face, names.landmark)]
+    hashes = encoder_hashes(model.config.encoders, model.folder)
     return hashlib.sha256("|".join([sha256_file(manifest), split, *hashes]).encode()).hexdigest()[:24]
 
 

@@ -5,11 +5,14 @@ diffusers keeps three maps. Block numbers follow from the levels.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from torch import Tensor
 
 from ccfexp.unet import UNetConfig
 
+# As published; ``shared_projection=False`` is the same function with the shared map folded into every attention.
+OFFICIAL_UNET: Final = UNetConfig(shared_projection=True)
 _RESIDUAL = {
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.0": "norm2",
     "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
