@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ccfexp._io import atomic_write_bytes, sha256_file
+from ccfexp.averaging import running_average
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.data.dataset import PatientImages, load_split
 from ccfexp.data.manifest import read_manifest
@@ -45,6 +46,8 @@ class TrainConfig:
         cycle: the loss.
         cycle_every: every so many steps of the run one takes the second pass, weighted so many times (published: every
             step, 1). Averaged over the steps, the gradient before its norm is bounded is that of the whole loss.
+        average: what a round ends with is the running average of everything trained over the round's steps, instead
+            of its last values (published: the U-Net alone is averaged).
     """
 
     steps: int = 16
@@ -55,6 +58,7 @@ class TrainConfig:
     expression_from: Literal["target", "other_session"] = "other_session"
     cycle: CycleConfig = field(default_factory=CycleConfig)
     cycle_every: int = 1
+    average: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "cycle_every"):
@@ -209,6 +213,7 @@ def train_local(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
     repeats = data.images.repeats() if config.expression_from == "other_session" else None
+    average = running_average(parameters) if config.average else None
     total = 0.0
     with shares(threads) as work:
         for step in range(1, config.steps + 1):
@@ -227,9 +232,13 @@ def train_local(
                 )
             torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             optimiser.step()
+            if average is not None:
+                average.step(parameters)
             total += loss
             if on_step is not None:
                 on_step(step, config.steps, loss)
+    if average is not None:
+        average.copy_to(parameters)
     return TrainResult(total / config.steps, config.steps, data.images.patients, len(data.images.target_T))
 
 

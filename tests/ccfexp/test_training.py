@@ -280,3 +280,12 @@ def test_impossible_configurations(values: dict[str, Any], message: str) -> None
     """The error names the value and the bound."""
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**values)
+
+
+def test_a_round_may_end_with_the_average_of_its_steps(data: SiteData) -> None:
+    """Three steps: the second value, then 0.4054 of it and the rest of the third (decays of the published average)."""
+    after = [trained(data, config=replace(TRAIN, steps=steps)).adapter_state() for steps in (2, 3)]
+    averaged = trained(data, config=replace(TRAIN, average=True)).adapter_state()
+    decay = 1 - 2**-0.75
+    for name, value in averaged.items():
+        torch.testing.assert_close(value, decay * after[0][name] + (1 - decay) * after[1][name])
