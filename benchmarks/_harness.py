@@ -22,6 +22,7 @@ class Result:
         bound: the limit of the claim.
         at_most: whether ``ratio <= bound`` is the claim; else ``ratio >= bound``.
         rows: (label, text) of the table, among them both sides.
+        also: further claims of the same run.
     """
 
     name: str
@@ -29,28 +30,42 @@ class Result:
     bound: float
     at_most: bool = True
     rows: tuple[tuple[str, str], ...] = ()
+    also: tuple[Result, ...] = ()
 
     @property
     def within(self) -> bool:
-        """Whether the claim holds; a ratio that is no number keeps no bound."""
+        """Whether every claim holds; a ratio that is no number keeps no bound."""
+        return self._holds and all(other.within for other in self.also)
+
+    @property
+    def _holds(self) -> bool:
         if not math.isfinite(self.ratio):
             return False
         return self.ratio <= self.bound if self.at_most else self.ratio >= self.bound
 
     @property
+    def verdict(self) -> str:
+        """The ratio, its bound, and whether it is kept."""
+        sign = "<=" if self.at_most else ">="
+        return f"{self.ratio:.4g} (bound {sign} {self.bound:g}: {'within' if self._holds else 'OUT OF BOUNDS'})"
+
+    @property
     def table(self) -> str:
         """The rows and the ratio, in two columns."""
-        sign = "<=" if self.at_most else ">="
-        verdict = "within" if self.within else "OUT OF BOUNDS"
-        rows = (*self.rows, ("ratio", f"{self.ratio:.4g} (bound {sign} {self.bound:g}: {verdict})"))
+        rows = (*self.rows, ("ratio", self.verdict), *((other.name, other.verdict) for other in self.also))
         width = max(len(label) for label, _ in rows)
         return "\n".join(f"{label:<{width}}  {text}" for label, text in rows)
 
     @property
     def json_line(self) -> str:
         """Name, ratio and bound; a ratio that is not finite is null, because JSON has no word for it."""
+        return json.dumps(self.facts | ({"also": [other.facts for other in self.also]} if self.also else {}))
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Name, ratio and bound, for JSON."""
         ratio = self.ratio if math.isfinite(self.ratio) else None
-        return json.dumps({"name": self.name, "ratio": ratio, "bound": self.bound})
+        return {"name": self.name, "ratio": ratio, "bound": self.bound}
 
 
 def main(measure: Callable[[], Result], *, about: str, argv: Sequence[str] | None = None) -> int:

@@ -202,7 +202,9 @@ class CCFExp(nn.Module):
                 f"base weights {base!s} do not fit the model their metadata describes: {error}"
             ) from error
         model.base_sha256, model.folder = digest, folder
-        return freeze(model)
+        network: Any = freeze(model).unet
+        network.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster so
+        return model
 
     def to(self, *args: Any, **kwargs: Any) -> "CCFExp":  # noqa: ANN401 (torch's own arguments)
         """As ``nn.Module.to``, and the encoders with it: they are no submodules, so nothing of them is ever trained."""

@@ -3,6 +3,7 @@
 Depthwise residual stages down to 7 x 7, a global depthwise convolution, a linear layer. 1,007,248 parameters.
 """
 
+from collections import OrderedDict
 from typing import Final, Literal
 
 from torch import Tensor, nn
@@ -13,23 +14,20 @@ InputRange = Literal["published", "own"]
 _LANDMARKS: Final = 136
 
 
-class _Unit(nn.Module):
+class _Unit(nn.Sequential):
     """Convolution, batch normalisation and, unless linear, PReLU."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, *, linear: bool = False
     ) -> None:
-        super().__init__()
         padding = 0 if kernel in (1, 7) else kernel // 2  # the global convolution sees all 7 x 7 positions at once
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(outputs)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv=nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
+            bn=nn.BatchNorm2d(outputs),
+        )
         if not linear:
-            self.prelu = nn.PReLU(outputs)
-        self.linear = linear
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.bn(self.conv(x))
-        return x if self.linear else self.prelu(x)
+            layers["prelu"] = nn.PReLU(outputs)
+        super().__init__(layers)
 
 
 class _Depthwise(nn.Module):

@@ -1,6 +1,7 @@
 """The running average against the published one: its decays and the values that it gives."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,8 @@ def test_decays_and_averages_are_the_published_ones() -> None:
     ):
         parameter.data.fill_(float(number))
         average.step([parameter])
-        assert math.isclose(average.cur_decay_value or 0.0, decay, rel_tol=1e-5, abs_tol=1e-9)
+        found: Any = average.cur_decay_value
+        assert math.isclose(found, decay, rel_tol=1e-5, abs_tol=1e-9)
         assert math.isclose(float(average.shadow_params[0]), value, rel_tol=1e-5)
 
 

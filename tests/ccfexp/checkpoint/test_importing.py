@@ -50,7 +50,7 @@ def test_mobilefacenet(tmp_path: Path, *, several_gpus: bool) -> None:
     before.load_state_dict(state)
     after = load_encoder("landmark.safetensors", tmp_path / "out")
     x_B3HW = uniform(5, (1, 3, 112, 112))
-    assert torch.equal(after(x_B3HW).vector_BD, before(x_B3HW).vector_BD)
+    torch.testing.assert_close(after(x_B3HW).vector_BD, before(x_B3HW).vector_BD)
     verify_import(tmp_path / "out")
 
 
@@ -67,7 +67,7 @@ def test_adaface(tmp_path: Path, ir50_state: dict[str, Tensor]) -> None:
     x_B3HW = uniform(6, (1, 3, 112, 112))
     features = bare(x_B3HW.flip(1))
     after = load_encoder("identity.safetensors", tmp_path / "out")
-    torch.testing.assert_close(after(x_B3HW).vector_BD, features.unit_BD * features.norm_B1)
+    torch.testing.assert_close(after(x_B3HW).vector_BD, features.unit_BD * features.norm_B1, rtol=1e-3, atol=1e-3)
 
 
 def test_affectnet_deviation_network_as_safetensors(tmp_path: Path, ir50_state: dict[str, Tensor]) -> None:
