@@ -20,7 +20,7 @@ from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.losses import Batch, CycleConfig, cycle_loss
 from ccfexp.model import PHANTOM, CCFExp, FrozenEncoders, ModelConfig
 from ccfexp.parallel import Shares
-from ccfexp.pretrain.population import Population, PopulationSpec
+from ccfexp.pretrain.population import FIRST_GRIMACE, Population, PopulationSpec
 from ccfexp.training import stratified_timesteps
 
 
@@ -38,16 +38,16 @@ class BaseRecipe:
     model: ModelConfig = PHANTOM
     population: PopulationSpec = field(
         default_factory=lambda: PopulationSpec(
-            first_identity=200_000, identities=6000, sessions=1, movements=8, palsied=0.0, lateral=0.5
+            first_identity=200_000, identities=6000, sessions=1, movements=8, palsied=0.0, lateral=0.5, grimaces=0.35
         )
     )
-    loss: CycleConfig = field(default_factory=lambda: CycleConfig(cycle_weight=0.0))
-    steps: int = 9_000
+    loss: CycleConfig = field(default_factory=lambda: CycleConfig(cycle_weight=0.0, expression_weight=0.3))
+    steps: int = 12_000
     batch_size: int = 32
     learning_rate: float = 6e-4
     warm_up: int = 300
     decay: float = 0.3
-    crossed: float = 0.5
+    crossed: float = 0.75
     ema: float = 0.999
     seed: int = 5
 
@@ -101,7 +101,7 @@ class PairSampler:
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         # Resting faces of every intensity are alike: the activation is empty.
         self.key_N = [
-            (movement, level if movement else 0)
+            (movement, level if movement or level >= FIRST_GRIMACE else 0)
             for movement, level in zip(people.movement_N.tolist(), people.level_N.tolist(), strict=True)
         ]
         for index, key in enumerate(self.key_N):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ccfexp._io import atomic_write_bytes, canonical_json
 from ccfexp.data.phantom.camera import Scene, SceneStyle
-from ccfexp.data.phantom.expression import EVEN_EFFORT, MOVEMENTS, SIDES, Effort, Palsy
+from ccfexp.data.phantom.expression import EVEN_EFFORT, MOVEMENTS, SIDES, Effort, Palsy, Weights
 from ccfexp.data.phantom.render import Phantom
 from ccfexp.errors import ConfigError
 from ccfexp.training import to_unit_range
@@ -22,12 +22,20 @@ from ccfexp.training import to_unit_range
 _STREAM = 23
 INTENSITIES = (0.4, 0.7, 1.0, 1.2)
 # Voluntary share of (right, left): even, or more on one side than on the other.
-EFFORTS: tuple[Effort, ...] = (EVEN_EFFORT, (0.65, 1.0), (0.3, 1.0), (1.0, 0.65), (1.0, 0.3))
+EFFORTS: tuple[Effort, ...] = (
+    EVEN_EFFORT, (0.65, 1.0), (0.3, 1.0), (0.0, 1.0), (1.0, 0.65), (1.0, 0.3), (1.0, 0.0),
+)  # fmt: skip
+FIRST_GRIMACE = len(INTENSITIES) * len(EFFORTS)
 MOVEMENT_NAMES = tuple(MOVEMENTS)
 # One-sided units whose post-palsy weights describe an expression completely enough to be regressed.
 _UNITS = (
     "browInnerUp", "browOuterUp", "browDown", "eyeBlink", "eyeWide", "eyeSquint", "cheekSquint", "cheekPuff",
     "noseSneer", "mouthSmile", "mouthFrown", "mouthUpperUp", "mouthLowerDown", "mouthStretch", "mouthPucker",
+)  # fmt: skip
+# What healthy people can move at will beyond the named movements, on either side; the mouth goes to either side whole.
+_GRIMACE_UNITS = (
+    "browInnerUp", "browOuterUp", "browDown", "eyeBlink", "eyeWide", "eyeSquint", "cheekSquint", "noseSneer",
+    "mouthSmile", "mouthFrown", "mouthUpperUp", "mouthLowerDown", "mouthStretch",
 )  # fmt: skip
 EXPRESSION_UNITS = tuple(f"{unit}{side}" for unit in _UNITS for side in ("Right", "Left"))
 # Every light, room and camera that the networks are pretrained on. Hospitals may lie outside it, as real ones do: an
@@ -36,6 +44,37 @@ WIDE_STYLE = SceneStyle(
     light_azimuth=(-0.9, 0.9), light_elevation=(0.05, 0.85), key_light=(0.4, 0.8), noise=(0.002, 0.016),
     blur=(0.2, 0.7), white_balance=0.05,
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Expression:
+    """What a person of a population does: a movement, and for a grimace further units; ``level`` names all but it."""
+
+    movement: int
+    intensity: float
+    effort: Effort
+    grimace: Weights
+    level: int
+
+
+@cache
+def grimaces() -> tuple[Expression, ...]:
+    """A catalogue, so that different people make the very same one and the crossed pairs of the base are exact."""
+    rng = np.random.default_rng(_STREAM)
+    catalogue = []
+    for number in range(400):
+        units = rng.choice(_GRIMACE_UNITS, int(rng.integers(2, 5)), replace=False)
+        grimace: Weights = {}
+        for unit in units:
+            sides = (("Right",), ("Left",), ("Right", "Left"))[int(rng.integers(3))]
+            strength = float(rng.uniform(0.3, 1.0))
+            grimace |= {f"{unit}{side}": strength for side in sides}
+        if rng.random() < 0.4:
+            grimace["mouthRight" if rng.random() < 0.5 else "mouthLeft"] = float(rng.uniform(0.2, 0.6))
+        movement = int(rng.integers(len(MOVEMENT_NAMES))) if rng.random() < 0.6 else 0
+        effort = EFFORTS[int(rng.integers(len(EFFORTS)))]
+        catalogue.append(Expression(movement, 0.6, effort, grimace, FIRST_GRIMACE + number))
+    return tuple(catalogue)
 
 
 @dataclass(frozen=True)
@@ -50,6 +89,7 @@ class PopulationSpec:
         palsied: share of sessions in which the person has a palsy of grade II to VI; 0 = healthy people only.
         size: image side in pixels.
         lateral: share of movements made more on one side than on the other, as healthy people wink and smirk.
+        grimaces: share of movements replaced by one of ``grimaces()``; only a healthy population grimaces.
     """
 
     first_identity: int
@@ -59,12 +99,15 @@ class PopulationSpec:
     palsied: float
     size: int = 64
     lateral: float = 0.0
+    grimaces: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.movements <= len(MOVEMENTS) - 1:
             raise ConfigError(f"movements={self.movements} must lie in [1, {len(MOVEMENTS) - 1}]")
         if not 0 <= self.palsied <= 1:
             raise ConfigError(f"palsied={self.palsied} must lie in [0, 1]")
+        if not 0 <= self.grimaces <= 1 or (self.grimaces and self.palsied):
+            raise ConfigError(f"grimaces={self.grimaces} must lie in [0, 1], and be 0 where palsied={self.palsied} > 0")
 
     @property
     def images(self) -> int:
@@ -80,7 +123,8 @@ class Population:
         image_N3HW: uint8.
         landmark_N682: fractions of the image side.
         person_N, session_N: running numbers; rest_N: index of the session's rest image.
-        movement_N: index into MOVEMENT_NAMES; level_N: index into INTENSITIES plus their number times that of EFFORTS.
+        movement_N: index into MOVEMENT_NAMES; level_N: index into INTENSITIES plus their number times that of EFFORTS,
+            or, from ``FIRST_GRIMACE``, a grimace. Images alike in both show the same expression.
         side_N: index into SIDES; severity_N3: forehead, eye, mouth; unit_NU: weights of EXPRESSION_UNITS.
     """
 
@@ -120,25 +164,35 @@ def _render_person(spec: PopulationSpec, person: int) -> Arrays:
         palsy = _draw_palsy(rng, spec.palsied)
         chosen = rng.choice(np.arange(1, len(MOVEMENT_NAMES)), spec.movements, replace=False)
         for movement in (0, *chosen):
-            level = int(rng.choice(len(INTENSITIES), p=(0.15, 0.25, 0.45, 0.15)))
-            name, intensity = MOVEMENT_NAMES[movement], INTENSITIES[level]
-            lateral = _draw_effort(rng, spec.lateral if movement else 0.0)
-            effort = EFFORTS[lateral]
-            photo = phantom.render(identity, name, intensity, palsy, session, spec.size, scene=scene, effort=effort)
-            weights = phantom.weights(identity, name, intensity, palsy, effort)
+            shown = _draw_expression(rng, int(movement), spec)
+            name, effort, grimace = MOVEMENT_NAMES[shown.movement], shown.effort, shown.grimace
+            photo = phantom.render(
+                identity, name, shown.intensity, palsy, session, spec.size, scene=scene, effort=effort, grimace=grimace
+            )
+            weights = phantom.weights(identity, name, shown.intensity, palsy, effort, grimace)
             rows.append(
                 {
                     "image": photo.image_HW3.transpose(2, 0, 1),
                     "landmark": photo.landmark_682 / np.float32(spec.size),
                     "session": np.int64(session),
-                    "movement": np.int64(movement),
-                    "level": np.int64(level + len(INTENSITIES) * lateral),
+                    "movement": np.int64(shown.movement),
+                    "level": np.int64(shown.level),
                     "side": np.int64(SIDES.index(palsy.side)),
                     "severity": np.array(palsy.severity, np.float32),
                     "unit": np.array([weights.get(unit, 0.0) for unit in EXPRESSION_UNITS], np.float32),
                 }
             )
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def _draw_expression(rng: np.random.Generator, movement: int, spec: PopulationSpec) -> Expression:
+    """The movement at some intensity and effort, or a grimace in its place (at rest the face stays at rest)."""
+    if movement and spec.grimaces and rng.random() < spec.grimaces:
+        return grimaces()[int(rng.integers(len(grimaces())))]
+    intensity = int(rng.choice(len(INTENSITIES), p=(0.15, 0.25, 0.45, 0.15)))
+    effort = _draw_effort(rng, spec.lateral if movement else 0.0)
+    level = intensity + len(INTENSITIES) * effort
+    return Expression(movement, INTENSITIES[intensity], EFFORTS[effort], {}, level)
 
 
 def _draw_effort(rng: np.random.Generator, lateral: float) -> int:

@@ -148,6 +148,7 @@ def unit_weights(
     units: Mapping[str, int],
     asymmetry: Asymmetry | None = None,
     effort: Effort = EVEN_EFFORT,
+    grimace: Mapping[str, float] | None = None,
 ) -> Weights:
     """Weights of the one-sided expression units for an activation under a palsy (phantom specification, "Palsy").
 
@@ -157,8 +158,15 @@ def unit_weights(
         units: names of the units that the head has (some have no side).
         asymmetry: the identity's healthy asymmetry, or None for a symmetric face.
         effort: voluntary share of each side (right, left): a wink, a smirk, one raised brow.
+        grimace: further units by their one-sided names that a healthy person moves at will. A palsied person's are
+            not modelled: give one of the two.
+
+    Raises:
+        ConfigError: a grimace of a palsied person, or of a unit that the head does not have.
     """
     weights = _driven(activation, palsy, units, effort)
+    if grimace:
+        _add_grimace(weights, grimace, palsy, units)
     if palsy.side != "none":
         _add_palsy_at_rest(weights, activation, palsy)
     if asymmetry is not None:
@@ -181,6 +189,15 @@ def _driven(activation: Mapping[str, float], palsy: Palsy, units: Mapping[str, i
             else:  # a unit of the midline takes half from each side
                 weights[unit] = weights.get(unit, 0.0) + 0.5 * value * scale
     return weights
+
+
+def _add_grimace(weights: Weights, grimace: Mapping[str, float], palsy: Palsy, units: Mapping[str, int]) -> None:
+    if palsy.side != "none":
+        raise ConfigError(f"grimace of a person with palsy side={palsy.side!r}: only healthy people grimace here")
+    for unit, value in grimace.items():
+        if unit not in units:
+            raise ConfigError(f"unknown grimace unit={unit!r}.{did_you_mean(unit, units)}")
+        weights[unit] = weights.get(unit, 0.0) + value
 
 
 def _add_palsy_at_rest(weights: Weights, activation: Mapping[str, float], palsy: Palsy) -> None:

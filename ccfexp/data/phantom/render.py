@@ -70,21 +70,22 @@ class Phantom:
         scene: Scene | None = None,
         crop: Crop = "aligned",
         effort: Effort = EVEN_EFFORT,
+        grimace: Mapping[str, float] | None = None,
     ) -> Photograph:
         """One photograph.
 
         The same (identity, seed) with another movement or palsy keeps light, pose, background and noise: exact paired
         targets. A ``scene`` given replaces the one of (identity, seed). ``effort`` is the voluntary share of each side
-        (right, left): healthy people can wink and smirk.
+        (right, left): healthy people can wink and smirk, and make a ``grimace`` of further one-sided units.
 
         Raises:
-            ConfigError: unknown movement, impossible intensity, palsy or size.
+            ConfigError: unknown movement, impossible intensity, palsy, grimace or size.
         """
         if not 16 <= size <= 1024:
             raise ConfigError(f"phantom size={size} must lie in [16, 1024] pixels")
         palsy = palsy or Palsy()
         scene = scene or Scene.draw(identity.seed, seed)
-        weights = self.weights(identity, movement, intensity, palsy, effort)
+        weights = self.weights(identity, movement, intensity, palsy, effort, grimace)
         mesh_V3 = self.mesh(identity, weights)
         landmark_683 = self.landmarks(identity, mesh_V3)
         camera = Camera.frame(scene, landmark_683, size * _SUPERSAMPLING, crop)
@@ -95,11 +96,17 @@ class Phantom:
         )
 
     def weights(
-        self, identity: Identity, movement: str, intensity: float, palsy: Palsy, effort: Effort = EVEN_EFFORT
+        self,
+        identity: Identity,
+        movement: str,
+        intensity: float,
+        palsy: Palsy,
+        effort: Effort = EVEN_EFFORT,
+        grimace: Mapping[str, float] | None = None,
     ) -> Weights:
         """Weights of the expression units of this person making this movement under this palsy."""
         activation = movement_activation(movement, intensity)
-        return unit_weights(activation, palsy, self.head.unit_index, identity.asymmetry, effort)
+        return unit_weights(activation, palsy, self.head.unit_index, identity.asymmetry, effort, grimace)
 
     def mesh(self, identity: Identity, weights: Mapping[str, float]) -> FloatArray:
         """Deformed vertices [V,3] in mesh units."""
