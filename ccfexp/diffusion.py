@@ -55,7 +55,8 @@ class Diffusion:
     def __init__(self, config: DiffusionConfig) -> None:
         self.config = config
         beta_T = torch.linspace(config.beta_start, config.beta_end, config.steps, dtype=torch.float64)
-        self.alpha_bar_T = torch.cumprod(1 - beta_T, 0)
+        self.alpha_T = 1 - beta_T
+        self.alpha_bar_T = torch.cumprod(self.alpha_T, 0)
 
     def _a(self, t_B: Tensor) -> tuple[Tensor, Tensor]:
         a_B = self.alpha_bar_T.to(t_B.device)[t_B].float()[:, None, None, None]

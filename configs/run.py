@@ -51,6 +51,7 @@ class RunConfig:
     image_size: int  # pixels
     expected_minutes: float  # on two cores, for the estimate that --dry-run prints
     site_copies: int = 1  # every listed site stands for so many hospitals alike, each with people of its own
+    patients_times: int = 1  # every hospital has so many times the patients that are listed for it
     threads: int = 2  # torch threads of a process that trains
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -60,8 +61,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Check what its parts cannot check alone."""
-        if self.site_copies < 1:
-            raise ConfigError(f"site_copies={self.site_copies} must be at least 1; 1 takes the sites as they are")
+        for name in ("site_copies", "patients_times"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1; 1 takes the sites as they are")
         hospitals = self.hospitals
         names = [site.name for site in hospitals]
         if len(set(names)) != len(names):
@@ -94,12 +96,13 @@ class RunConfig:
     @property
     def hospitals(self) -> tuple[PhantomSite, ...]:
         """All sites of the run: the listed ones, or `site_copies` of each with people of their own."""
+        sites = tuple(replace(site, subjects=self.patients_times * site.subjects) for site in self.sites)
         if self.site_copies == 1:
-            return self.sites
+            return sites
         return tuple(
             replace(site, name=f"{site.name}{copy:03d}", first_identity=site.first_identity + copy * site.subjects)
             for copy in range(self.site_copies)
-            for site in self.sites
+            for site in sites
         )
 
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from ccfexp._io import atomic_write_bytes, atomic_write_json, canonical_json
+from ccfexp._io import atomic_write_bytes, atomic_write_json, canonical_json, sha256_file
 from ccfexp.adapter import AdapterConfig, AdapterState, lora_config, targets_of
 from ccfexp.errors import CheckpointError
 from ccfexp.model import CCFExp
@@ -68,3 +68,22 @@ def load_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
             f"adapter cannot be read ({type(error).__name__}); it needs {_WEIGHTS} and {_CONFIG} as a run writes them"
         ) from error
     return {name.removeprefix(_PREFIX): value for name, value in tensors.items()}, config
+
+
+def attach_saved_adapter(model: CCFExp, folder: Path) -> str:
+    """Put a saved adapter on its base; returns the SHA-256 of its weights.
+
+    Raises:
+        CheckpointError: missing, damaged, made for another base, or with factors that do not fit.
+    """
+    state, config = load_adapter(folder)
+    with safe_open(folder / _WEIGHTS, "pt") as file:
+        made_for = (file.metadata() or {}).get("base_sha256", "")
+    if made_for and made_for != model.base_sha256:
+        raise CheckpointError(
+            f"the adapter was trained on the base with sha256={made_for}, not on this one "
+            f"(sha256={model.base_sha256}); give its own base"
+        )
+    model.attach_adapter(config, seed=0)
+    model.load_adapter_state(state)
+    return sha256_file(folder / _WEIGHTS)

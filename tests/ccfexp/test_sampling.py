@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
+from ccfexp.conditioning import Condition, ExpressionFeatures, IdentityFeatures
+from ccfexp.diffusion import DiffusionConfig, Prediction
 from ccfexp.errors import ConfigError
 from ccfexp.model import CCFExp
 from ccfexp.sampling import SamplingConfig, sample
@@ -90,3 +92,34 @@ def test_impossible_configurations(values: dict[str, Any], message: str) -> None
     """The error names the value and the bound."""
     with pytest.raises(ConfigError, match=message):
         SamplingConfig(**values)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
+def test_both_samplers_find_the_image_that_a_perfect_denoiser_knows(prediction: Prediction) -> None:
+    """A denoiser that always knows the clean image leads either sampler to it, in every parametrisation."""
+    config = replace(tiny.TINY, diffusion=DiffusionConfig(prediction=prediction))
+    truth = torch.rand(1, 3, tiny.SIZE, tiny.SIZE, generator=torch.Generator().manual_seed(4)) - 0.5
+
+    class Perfect(CCFExp):
+        def forward(self, x_t_B3HW: torch.Tensor, t_B: torch.Tensor, _condition: Condition) -> torch.Tensor:
+            x0 = truth.expand_as(x_t_B3HW)
+            a = self.diffusion.alpha_bar(t_B)[:, None, None, None]
+            eps = (x_t_B3HW - a.sqrt() * x0) / (1 - a).sqrt()
+            return self.diffusion.target(x0, eps, t_B)
+
+    base = tiny.model()
+    perfect = Perfect(config, base.encoders)
+    batch = tiny.batch(base, 2)
+    for sampling in (SamplingConfig(steps=6), SamplingConfig(steps=6, sampler="dpm")):
+        drawn = sample(perfect, batch.identity, batch.expression, sampling, seed=0)
+        torch.testing.assert_close(drawn, truth.expand_as(drawn), atol=2e-2, rtol=0)
+
+
+def test_given_seeds_belong_to_their_images(model: CCFExp, features: Features) -> None:
+    """The noise of an image follows from its own seed, wherever it stands."""
+    config = SamplingConfig(steps=2, sampler="dpm")
+    drawn = sample(model, *features, config, seed=0, seeds=[5, 6, 7, 8])
+    identity = IdentityFeatures(*(value.flip(0) for value in features[0]))
+    expression = ExpressionFeatures(*(value.flip(0) for value in features[1]))
+    turned = sample(model, identity, expression, config, seed=0, seeds=[8, 7, 6, 5])
+    torch.testing.assert_close(turned.flip(0), drawn, rtol=0, atol=1e-4)
