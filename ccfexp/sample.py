@@ -27,7 +27,18 @@ from ccfexp.model import CCFExp
 from ccfexp.sampling import SamplingConfig, sample
 
 _IMAGES = (".png", ".jpg", ".jpeg")
-_COLUMNS = ("file", "identity", "expression", "seed", "base_sha256", "adapter_sha256", "sampler", "steps", "eta")
+_COLUMNS = (
+    "file",
+    "identity",
+    "expression",
+    "seed",
+    "base_sha256",
+    "adapter_sha256",
+    "sampler",
+    "steps",
+    "eta",
+    "guidance",
+)
 _NOTE = "synthetic: drawn by CCFExp, not a photograph"
 _CHUNK = 64  # pictures between two writes
 
@@ -62,9 +73,9 @@ def draw(model: CCFExp, orders: Sequence[Order], config: SamplingConfig, threads
         with torch.no_grad():
             identity = model.encoders.identity_features(people.to(model.device))
             expression = model.encoders.expression_features(shown.to(model.device))
-        pictures = sample(
-            model, identity, expression, config, seed=0, threads=threads, seeds=[order.seed for order in part]
-        )
+            resting = model.encoders.expression_features(people.to(model.device)) if config.guidance != 1 else None
+        seeds = [order.seed for order in part]
+        pictures = sample(model, identity, expression, config, seed=0, threads=threads, resting=resting, seeds=seeds)
         for order, picture in zip(part, pictures, strict=True):
             atomic_write_bytes(order.out, _png(picture))
             yield order
@@ -142,7 +153,7 @@ def _write_manifest(folder: Path, orders: Sequence[Order], model: CCFExp, adapte
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for order in orders:
-        made = (model.base_sha256, adapter, config.sampler, config.steps, config.eta)
+        made = (model.base_sha256, adapter, config.sampler, config.steps, config.eta, config.guidance)
         writer.writerow((order.out.name, order.identity.name, order.expression.name, order.seed, *made))
     atomic_write_text(folder / "manifest.csv", text.getvalue())
 
@@ -160,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sampler", choices=("ddim", "dpm"), default="dpm")
     parser.add_argument("--steps", type=int, default=8, help="network evaluations a picture (published: ddim, 50)")
     parser.add_argument("--eta", type=float, default=0.0, help="noise that ddim adds on the way (published: 1)")
+    parser.add_argument("--guidance", type=float, default=1.0, help="above 1 the expression is shown more clearly")
     parser.add_argument("--threads", type=int, default=1)
     return parser
 
@@ -168,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     chosen = _parser().parse_args(arguments)
     try:
-        config = SamplingConfig(steps=chosen.steps, eta=chosen.eta, sampler=chosen.sampler)
+        config = SamplingConfig(chosen.steps, chosen.eta, chosen.sampler, chosen.guidance)
         orders = orders_of(chosen.identity, chosen.expression, chosen.out, chosen.seed)
         model = CCFExp.from_base(chosen.base)
         adapter = "" if chosen.adapter is None else attach_saved_adapter(model, chosen.adapter)

@@ -25,7 +25,8 @@ class EvaluationConfig:
 
     patients: int = 24  # held-out phantom patients
     every_rounds: int = 1  # measure after every so many rounds; the last one always
-    sampling_steps: int = 20
+    sampling_steps: int = 4
+    guidance: float = 1.0  # how far pictures go along the way from rest to the expression; 1 = to it
     baselines: bool = True  # train each site alone and pooled too, for comparison
     bootstrap: int = 1000  # resamples of people for the intervals
 
@@ -34,6 +35,8 @@ class EvaluationConfig:
         for name in ("patients", "every_rounds", "sampling_steps", "bootstrap"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluation.{name}={getattr(self, name)} must be at least 1; give a positive number")
+        if not 0 <= self.guidance <= 5:
+            raise ConfigError(f"evaluation.guidance={self.guidance} must lie in [0, 5]; 1 is none")
 
 
 @dataclass(frozen=True)

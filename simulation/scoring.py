@@ -14,7 +14,7 @@ from ccfexp._io import atomic_write_bytes
 from ccfexp.adapter import AdapterState
 from ccfexp.errors import ConfigError
 from ccfexp.evaluation.cases import HeldOutCases
-from ccfexp.evaluation.judge import Evaluators, case_features, judge, validation_loss
+from ccfexp.evaluation.judge import Evaluators, case_features, judge, resting_features, validation_loss
 from ccfexp.evaluation.scores import ModelScores
 from ccfexp.model import CCFExp
 from ccfexp.sampling import SamplingConfig, sample
@@ -29,7 +29,7 @@ class Scorer:
     Attributes:
         model: the base with an adapter attached; its factors are replaced for every model drawn.
         cases: people never trained on.
-        sampling: DDIM settings.
+        sampling: sampler, steps and guidance.
         seed: of the noise that drawing starts from, the same for every model.
         threads: shares that pictures are drawn in.
         folder: where drawn pictures are kept, so that an interrupted run does not draw them again.
@@ -50,6 +50,7 @@ class Scorer:
             raise ConfigError(f"image_size={side} must be {fits}, the size of the base; set image_size={fits}")
         self.model.diffusion.timesteps(self.sampling.steps)  # refuses too many now, not after the training
         self.features = case_features(self.model, self.cases)
+        self.resting = resting_features(self.model, self.cases) if self.sampling.guidance != 1 else None
         self.evaluators = Evaluators.load()
 
     def loss(self, adapter: AdapterState) -> float:
@@ -72,7 +73,15 @@ class Scorer:
             progress.advance((drawn - done) * self.sampling.steps, f"drawing with {name}: {drawn}/{of}")
             done = drawn
 
-        image = sample(self.model, *self.features, self.sampling, seed=self.seed, threads=self.threads, on_batch=report)
+        image = sample(
+            self.model,
+            *self.features,
+            self.sampling,
+            seed=self.seed,
+            threads=self.threads,
+            resting=self.resting,
+            on_batch=report,
+        )
         pixels = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         atomic_write_bytes(path, save({"image_C3HW": pixels.contiguous()}, {"key": key}))
         return pixels

@@ -118,6 +118,12 @@ def case_features(model: CCFExp, cases: HeldOutCases) -> tuple[IdentityFeatures,
     )
 
 
+def resting_features(model: CCFExp, cases: HeldOutCases) -> ExpressionFeatures:
+    """The identity photographs' own expression: where guidance starts from."""
+    person = encode_images(model, cases.identity_C3HW)
+    return ExpressionFeatures(person["deviation_ND"], person["landmark_map_NCGG"], person["landmark_N136"])
+
+
 @torch.no_grad()
 def validation_loss(
     model: CCFExp, cases: HeldOutCases, features: tuple[IdentityFeatures, ExpressionFeatures], seed: int = 0

@@ -123,3 +123,25 @@ def test_given_seeds_belong_to_their_images(model: CCFExp, features: Features) -
     expression = ExpressionFeatures(*(value.flip(0) for value in features[1]))
     turned = sample(model, identity, expression, config, seed=0, seeds=[8, 7, 6, 5])
     torch.testing.assert_close(turned.flip(0), drawn, rtol=0, atol=1e-4)
+
+
+def test_guidance_goes_further_along_the_way_from_rest(features: Features) -> None:
+    """0 draws the person at rest, 1 the expression, and one step of more goes beyond by the same way."""
+    model = tiny.model(replace(tiny.TINY, diffusion=DiffusionConfig(prediction="sample")))
+    identity, expression = features
+    expression = ExpressionFeatures(*(10 * value for value in expression))
+    resting = ExpressionFeatures(*(value.roll(1, 0) for value in expression))
+
+    def drawn(guidance: float) -> torch.Tensor:
+        config = SamplingConfig(steps=1, guidance=guidance)
+        return sample(model, identity, expression, config, seed=1, resting=resting)
+
+    at_rest, plain = sample(model, identity, resting, SamplingConfig(steps=1), seed=1), drawn(1.0)
+    torch.testing.assert_close(drawn(0.0), at_rest, rtol=0, atol=1e-4)
+    torch.testing.assert_close(plain, sample(model, identity, expression, SamplingConfig(steps=1), seed=1))
+    between = (plain.abs() < 0.95) & (at_rest.abs() < 0.95)  # neither is clipped
+    torch.testing.assert_close(drawn(0.5)[between], (0.5 * (plain + at_rest))[between], rtol=0, atol=1e-4)
+    assert float((drawn(2.0) - plain)[between].abs().mean()) > 1e-3
+    assert float((plain - at_rest)[between].abs().mean()) > 1e-3
+    with pytest.raises(ConfigError, match=r"sampling guidance=2.0 needs the resting expression"):
+        sample(model, identity, expression, SamplingConfig(steps=1, guidance=2.0), seed=1)
