@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from ccfexp.adapter import AdapterConfig
 from ccfexp.data.phantom.sites import PhantomSite
@@ -25,6 +26,7 @@ class EvaluationConfig:
 
     patients: int = 24  # held-out phantom patients
     every_rounds: int = 1  # measure after every so many rounds; the last one always
+    sampler: Literal["ddim", "dpm"] = "ddim"
     sampling_steps: int = 4
     guidance: float = 1.0  # how far pictures go along the way from rest to the expression; 1 = to it
     baselines: bool = True  # train each site alone and pooled too, for comparison
@@ -35,6 +37,8 @@ class EvaluationConfig:
         for name in ("patients", "every_rounds", "sampling_steps", "bootstrap"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluation.{name}={getattr(self, name)} must be at least 1; give a positive number")
+        if self.sampler not in ("ddim", "dpm"):
+            raise ConfigError(f"evaluation.sampler={self.sampler!r} must be ddim or dpm")
         if not 0 <= self.guidance <= 5:
             raise ConfigError(f"evaluation.guidance={self.guidance} must lie in [0, 5]; 1 is none")
 

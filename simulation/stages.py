@@ -149,7 +149,8 @@ def _prepare(plan: Plan, progress: RunProgress) -> Outcome:
     sites = tuple(composition(name, path, config.image_size) for name, path in sorted(manifests.items()))
     model = plan.model()
     cases = phantom_cases(config.evaluation.patients, config.image_size, config.hospitals)
-    sampling = SamplingConfig(steps=config.evaluation.sampling_steps, guidance=config.evaluation.guidance)
+    judged = config.evaluation
+    sampling = SamplingConfig(judged.sampling_steps, 0.0, judged.sampler, judged.guidance)
     scorer = Scorer(model, cases, sampling, config.seed, plan.folder / "pictures", config.threads)
     return Outcome(plan, manifests, sites, model.adapter_state(), scorer)
 

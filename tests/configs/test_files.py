@@ -32,7 +32,8 @@ def test_files_are_found() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_file_opens_with_command_time_and_figure(path: Path) -> None:
     """The first comment holds the command on its first line, and the expected time and figure."""
-    text = path.read_text(encoding="utf-8")
+    # A file of a group tells Hydra first where its keys belong.
+    text = path.read_text(encoding="utf-8").removeprefix("# @package _global_\n")
     opening = text[: re.search(r"(?m)^[^#]", text + "\n.").start()]  # type: ignore[union-attr]  # there is always a '.'
 
     assert re.match(OPENING[0], opening)

@@ -1,0 +1,138 @@
+"""What each switch of the method buys: ``python -m simulation.ablate [VARIANT ...]``.
+
+Every variant trains one adapter on all hospitals' data from the same start, with the same batches and as many steps,
+and draws the same held-out cases. ``corrected`` is the method as it is by default; each other one changes what a file
+of ``configs/ablation/`` says. The table stands in ``runs/ablation/table.md``; an interrupted command goes on.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ccfexp._io import atomic_write_text
+from ccfexp.errors import CCFExpError, ConfigError, did_you_mean
+from ccfexp.evaluation.bootstrap import paired_difference
+from ccfexp.evaluation.cases import CASES_PER_PERSON, HeldOutCases, phantom_cases
+from ccfexp.evaluation.scores import METRICS, Metric, ModelScores
+from ccfexp.model import CCFExp
+from ccfexp.sampling import SamplingConfig
+from ccfexp.training import SiteData
+from configs import available, config_hash, load
+from configs.run import RunConfig
+from simulation.baselines import BaselineRun, pool, train_baseline
+from simulation.progress import RunProgress
+from simulation.scoring import Scorer
+from simulation.sites import prepare_sites
+
+_RUN, _GROUP = "corrected", "ablation"
+_KEYS = ("side_accuracy", "severity_spearman", "severity_error", "landmark_nme", "ssim", "identity_similarity")
+
+
+def variants() -> list[str]:
+    """Names of the group's files."""
+    return [name.removeprefix(f"{_GROUP}/") for name in available() if name.startswith(f"{_GROUP}/")]
+
+
+def config_of(variant: str, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of a variant.
+
+    Raises:
+        ConfigError: an unknown variant, or an override that does not fit.
+    """
+    known = [_RUN, *variants()]
+    if variant not in known:
+        raise ConfigError(f"unknown variant={variant!r}.{did_you_mean(variant, known)} Known: {', '.join(known)}")
+    chosen = [] if variant == _RUN else [f"+{_GROUP}={variant}"]
+    return load(_RUN, [*chosen, *overrides], RunConfig)
+
+
+def score_variant(variant: str, config: RunConfig, cases: HeldOutCases, folder: Path) -> ModelScores:
+    """Train a variant's adapter, or take it from ``folder``, and judge its pictures."""
+    manifests = prepare_sites(config.hospitals, config.image_size, folder / "sites")
+    model = CCFExp.from_base(config.base)
+    data = [
+        SiteData.prepare(model, manifests[site], cache_dir=folder / "features" / site) for site in sorted(manifests)
+    ]
+    model.attach_adapter(config.adapter, config.seed)
+    initial = model.adapter_state()
+    judged = config.evaluation
+    sampling = SamplingConfig(judged.sampling_steps, 0.0, judged.sampler, judged.guidance)
+    scorer = Scorer(model, cases, sampling, config.seed, folder / "pictures", config.threads)
+    steps = config.federation.rounds * config.train.steps
+    with RunProgress(steps + len(cases) * judged.sampling_steps) as progress:
+        progress.stage(f"{variant}: {steps} steps on {sum(site.subjects for site in config.hospitals)} patients")
+        trained = train_baseline(
+            BaselineRun(variant, pool(data), config.train, config.seed),
+            model,
+            initial,
+            config.federation.rounds,
+            folder / variant,
+            config_hash(config),
+            threads=config.threads,
+            on_step=lambda _who, number, step, of, loss: progress.advance(
+                1, f"{variant}: round {number} step {step}/{of} loss {loss:.4f}"
+            ),
+        )
+        return scorer.score(variant, scorer.draw(variant, trained.adapter, progress))
+
+
+def table(scores: Sequence[ModelScores], seed: int, resamples: int) -> str:
+    """Markdown: every variant in every metric, and where it differs clearly from the first."""
+    metrics = [metric for metric in METRICS if metric.key in _KEYS]
+    lines = ["| variant | " + " | ".join(metric.label for metric in metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+    for place, model in enumerate(scores):
+        cells = [_cell(metric, model, scores[0], (seed, place), resamples) for metric in metrics]
+        lines.append(f"| {model.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(metric: Metric, model: ModelScores, first: ModelScores, seed: tuple[int, int], resamples: int) -> str:
+    digits = 4 if metric.key == "landmark_nme" else 3
+    text = f"{model.estimate(metric):.{digits}f}"
+    if model is first:
+        return text
+    rng = np.random.default_rng(seed)
+    subject = model.columns["subject"]
+    value = paired_difference(
+        metric.statistic, model.arrays(metric), first.arrays(metric), subject, rng=rng, resamples=resamples
+    )
+    clear = "" if not value.excludes_zero else " (better)" if metric.better(value.estimate, 0.0) else " (worse)"
+    return f"{text}{clear}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulation.ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("variant", nargs="*", help="variants, or key=value for all of them; without variants: all")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    chosen = parser.parse_args(arguments).variant
+    runs: Path = parser.parse_args(arguments).runs
+    overrides = [text for text in chosen if "=" in text]
+    try:
+        wanted = [text for text in chosen if "=" not in text] or variants()
+        configs = {name: config_of(name, overrides) for name in dict.fromkeys([_RUN, *wanted])}
+        first = configs[_RUN]
+        torch.set_num_threads(first.threads)
+        folder = runs / first.name
+        cases = phantom_cases(first.evaluation.patients, first.image_size, first.hospitals)
+        scores = [score_variant(name, config, cases, folder) for name, config in configs.items()]
+        text = table(scores, first.seed, first.evaluation.bootstrap)
+        atomic_write_text(folder / "table.md", text)
+        steps = first.federation.rounds * first.train.steps
+        people = len(cases) // CASES_PER_PERSON
+        print(f"{steps} steps of {first.train.batch_size}, seed {first.seed}, {len(cases)} cases of {people} people")
+        print(text, end="")
+    except CCFExpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,54 @@
+"""The comparison of the method's switches: each variant changes one thing, and the command ends in a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs import to_dict
+from simulation.ablate import config_of, main, variants
+
+
+def differences(one: object, other: object, at: str = "") -> set[str]:
+    """Dotted keys at which two plain trees differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        found = [differences(one[key], other[key], f"{at}.{key}" if at else str(key)) for key in one]
+        return {key for part in found for key in part}
+    return {at} if one != other else set()
+
+
+@pytest.mark.parametrize("variant", sorted(set(variants()) - {"published"}))
+def test_a_variant_changes_one_thing(variant: str) -> None:
+    corrected, changed = (to_dict(config_of(name, [])) for name in ("corrected", variant))
+    assert len(differences(corrected, changed)) == 1
+
+
+def test_published_changes_what_the_others_change() -> None:
+    """All published switches together, and the published weight of the landmark term."""
+    corrected, published = (to_dict(config_of(name, [])) for name in ("corrected", "published"))
+    assert differences(corrected, published) == {
+        "adapter.targets", "train.expression_from", "train.cycle.landmark_weight", "train.cycle.expression_weight",
+        "train.cycle.estimate_from", "train.cycle.second_image", "train.cycle.clip", "train.cycle.trust_by_signal",
+    }  # fmt: skip
+
+
+def test_an_unknown_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["hard_clop"]) == 2
+    assert "unknown variant='hard_clop'. Did you mean 'hard_clip'?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_ends_in_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two variants, really trained and drawn; the same command again trains nothing and says the same."""
+    small = ["train.steps=1", "federation.rounds=1", "evaluation.patients=2", "evaluation.bootstrap=10", "threads=1"]
+    small += [f"sites.{place}.subjects=2" for place in range(3)]
+    command = ["averaged", "one_pass", *small, "--runs", str(tmp_path)]
+    assert main(command) == 0
+    first = (tmp_path / "ablation/table.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1].strip() for line in first.splitlines()]
+    assert rows == ["variant", "---", "corrected", "averaged", "one_pass"]
+    assert "12 cases of 2 people" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "already drawn" in capsys.readouterr().out
+    assert (tmp_path / "ablation/table.md").read_text(encoding="utf-8") == first
