@@ -51,7 +51,8 @@ def test_locked_version_is_within_tested_bounds(requirement: Requirement) -> Non
 def test_every_import_is_declared() -> None:
     """Nothing is used that is only there because something else needs it."""
     declared = {canonicalize_name(requirement.name) for requirement in RUN}
-    declared |= {canonicalize_name(text.split(">")[0]) for text in PROJECT["optional-dependencies"]["ray"]}
+    for extra in ("ray", "photos"):
+        declared |= {canonicalize_name(text.split(">")[0]) for text in PROJECT["optional-dependencies"][extra]}
     third_party = imported() - set(sys.stdlib_module_names) - set(PACKAGES)
     distributions = packages_distributions()
     undeclared = {
