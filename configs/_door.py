@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from hydra.core.override_parser.types import Override
 
-__all__ = ["available", "config_hash", "load", "resolved_json"]
+__all__ = ["available", "choices", "config_hash", "load", "resolved_json"]
 
 T = TypeVar("T")
 
@@ -57,9 +57,23 @@ def load(name: str, overrides: Sequence[str], schema: type[T], *, folder: Path =
 
 
 def available(folder: Path = FOLDER) -> list[str]:
-    """Return the names that `load` knows, sorted; files whose name starts with an underscore are parts of others."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
-    return sorted(path.with_suffix("").as_posix() for path in paths if not path.name.startswith("_"))
+    """Return the names that `load` knows, sorted.
+
+    Parts of others are left out: files whose name starts with an underscore, and choices of a group (`choices`).
+    """
+    paths = (path for path in folder.rglob("*.yaml") if not path.name.startswith("_") and not _is_choice(path))
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths)
+
+
+def choices(group: str, folder: Path = FOLDER) -> list[str]:
+    """Return the names of a group's files, sorted: `load(name, ["+group=choice"], ...)` adds one to a configuration."""
+    return sorted(path.stem for path in (folder / group).glob("*.yaml") if _is_choice(path))
+
+
+def _is_choice(path: Path) -> bool:
+    """Whether a file's keys belong to the configuration that it is added to, as its first line then says."""
+    with path.open(encoding="utf-8") as file:
+        return file.readline().strip() == "# @package _global_"
 
 
 def resolved_json(config: object) -> str:

@@ -2,7 +2,7 @@
 
 Every variant trains one adapter on all hospitals' data from the same start, with the same batches and as many steps,
 and draws the same held-out cases. ``corrected`` is the method as it is by default; each other one changes what a file
-of ``configs/ablation/`` says. The table stands in ``runs/ablation/table.md``; an interrupted command goes on.
+of ``configs/ablation/`` says. The table stands in ``runs/corrected/table.md``; an interrupted command goes on.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from ccfexp.evaluation.scores import METRICS, Metric, ModelScores
 from ccfexp.model import CCFExp
 from ccfexp.sampling import SamplingConfig
 from ccfexp.training import SiteData
-from configs import available, config_hash, load
+from configs import choices, config_hash, load
 from configs.run import RunConfig
 from simulation.baselines import BaselineRun, pool, train_baseline
 from simulation.progress import RunProgress
@@ -29,12 +29,12 @@ from simulation.scoring import Scorer
 from simulation.sites import prepare_sites
 
 _RUN, _GROUP = "corrected", "ablation"
-_KEYS = ("side_accuracy", "severity_spearman", "severity_error", "landmark_nme", "ssim", "identity_similarity")
+_KEYS = ("side_accuracy", "severity_spearman", "severity_error", "landmark_nme", "ssim", "identity_leak")
 
 
 def variants() -> list[str]:
     """Names of the group's files."""
-    return [name.removeprefix(f"{_GROUP}/") for name in available() if name.startswith(f"{_GROUP}/")]
+    return choices(_GROUP)
 
 
 def config_of(variant: str, overrides: Sequence[str]) -> RunConfig:

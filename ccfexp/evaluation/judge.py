@@ -80,6 +80,8 @@ def judge(name: str, image_C3HW: Tensor, cases: HeldOutCases, evaluators: Evalua
     reading = evaluators.read(image_C3HW)
     person = evaluators.read(to_unit_range(cases.identity_C3HW)).identity_ND
     similarity_C = functional.cosine_similarity(reading.identity_ND, person).tolist()
+    stranger = evaluators.read(to_unit_range(cases.expression_C3HW)).identity_ND
+    leak_C = functional.cosine_similarity(reading.identity_ND, stranger).tolist()
     target = to_unit_range(cases.target_C3HW)
     size = image_C3HW.shape[-1]
     nme_C = landmark_nme(reading.landmark_N682.numpy() * size, cases.landmark_C682)
@@ -102,6 +104,7 @@ def judge(name: str, image_C3HW: Tensor, cases: HeldOutCases, evaluators: Evalua
                 movement_correct=reading.movement_N[c] == cases.movement_C[c],
                 laterality=reading.laterality_N[c],
                 grade=cases.grade_C[c],
+                stranger_similarity=leak_C[c],
             )
             for c in range(len(cases))
         ),

@@ -33,7 +33,8 @@ class CaseScores:
     ``subject`` is a running number, never an identifier.  Sides are the patient's (left, right, none).  Severity is
     on any scale that grows with it (House-Brackmann 1 to 6, or a regional severity in [0, 1]), predicted and true on
     the same.  ``nme``: landmark error over the inter-ocular distance; ``ssim``, ``psnr`` (dB): against the true
-    picture; ``identity_similarity``: cosine with the person's identity photograph.  NaN marks what a case lacks.
+    picture; ``identity_similarity``: cosine with the person's identity photograph; ``stranger_similarity``: with the
+    photograph of somebody else that showed the expression.  NaN marks what a case lacks.
     ``laterality``: the more affected side (left, right) if one must be named; ``grade``: House-Brackmann asked for.
 
     Raises ValueError for an unknown side.
@@ -51,6 +52,7 @@ class CaseScores:
     movement_correct: bool
     laterality: str = field(kw_only=True)
     grade: int = field(kw_only=True)
+    stranger_similarity: float = field(default=float("nan"), kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse a side that is no label: it would silently count as an error of the model."""
@@ -157,6 +159,15 @@ METRICS: tuple[Metric, ...] = (
         "Cosine with the person's own photograph; compare with the true target, not with 1",
         ("identity_similarity",),
         finite_mean,
+        digits=3,
+    ),
+    Metric(
+        "identity_leak",
+        "Identity leak",
+        "Cosine with the stranger whose photograph shows the expression; compare with the true target, not with 0",
+        ("stranger_similarity",),
+        finite_mean,
+        higher_is_better=False,
         digits=3,
     ),
     Metric(

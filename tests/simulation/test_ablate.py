@@ -45,10 +45,10 @@ def test_the_command_ends_in_a_table(tmp_path: Path, capsys: pytest.CaptureFixtu
     small += [f"sites.{place}.subjects=2" for place in range(3)]
     command = ["averaged", "one_pass", *small, "--runs", str(tmp_path)]
     assert main(command) == 0
-    first = (tmp_path / "ablation/table.md").read_text(encoding="utf-8")
+    first = (tmp_path / "corrected/table.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1].strip() for line in first.splitlines()]
     assert rows == ["variant", "---", "corrected", "averaged", "one_pass"]
     assert "12 cases of 2 people" in capsys.readouterr().out
     assert main(command) == 0
     assert "already drawn" in capsys.readouterr().out
-    assert (tmp_path / "ablation/table.md").read_text(encoding="utf-8") == first
+    assert (tmp_path / "corrected/table.md").read_text(encoding="utf-8") == first

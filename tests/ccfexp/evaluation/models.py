@@ -34,6 +34,7 @@ def model(name: str, skill: float, seed: int = 0, subjects: int = 10, cases: int
                     movement_correct=bool(luck.random() < skill),
                     laterality=side if right and side != "none" else SIDES[luck.integers(2)],
                     grade=int(grade),
+                    stranger_similarity=0.3 - 0.2 * skill,
                 )
             )
     return ModelScores(name, tuple(made))

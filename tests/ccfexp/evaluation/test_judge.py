@@ -88,6 +88,14 @@ def test_identity_belongs_to_the_person(cases: HeldOutCases, evaluators: Evaluat
     assert right.estimate(metric) > _judged(cases.expression_C3HW, cases, evaluators).estimate(metric) + 0.3
 
 
+def test_a_picture_of_the_stranger_leaks(cases: HeldOutCases, evaluators: Evaluators, right: ModelScores) -> None:
+    """The photograph that shows the expression is its own stranger; the true target is somebody else."""
+    (metric,) = [one for one in METRICS if one.key == "identity_leak"]
+
+    assert _judged(cases.expression_C3HW, cases, evaluators).estimate(metric) == pytest.approx(1.0)
+    assert right.estimate(metric) < 0.5
+
+
 def test_cases_are_scored_in_order(right: ModelScores, cases: HeldOutCases) -> None:
     """Subject, true side, true severity and grade are the cases' own."""
     assert [case.subject for case in right.cases] == list(cases.subject_C)

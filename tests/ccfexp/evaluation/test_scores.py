@@ -15,8 +15,12 @@ BY_KEY = {m.key: m for m in METRICS}
 
 def test_every_metric_of_a_hand_made_pair() -> None:
     """Two cases, each number computed by hand."""
-    first = CaseScores(0, "left", "left", 5.0, 4.0, 0.05, 0.8, 20.0, 0.9, True, laterality="left", grade=5)  # fmt: skip
-    second = CaseScores(1, "none", "left", 1.0, 3.0, 0.07, 0.6, 18.0, 0.7, False, laterality="right", grade=1)
+    first = CaseScores(
+        0, "left", "left", 5.0, 4.0, 0.05, 0.8, 20.0, 0.9, True, laterality="left", grade=5, stranger_similarity=0.1
+    )  # fmt: skip
+    second = CaseScores(
+        1, "none", "left", 1.0, 3.0, 0.07, 0.6, 18.0, 0.7, False, laterality="right", grade=1, stranger_similarity=0.3
+    )  # fmt: skip
     third = CaseScores(2, "left", "left", 3.0, 3.5, float("nan"), 0.7, 19.0, 0.8, True, laterality="right", grade=3)
     scores = ModelScores("m", (first, second, third))
 
@@ -32,6 +36,7 @@ def test_every_metric_of_a_hand_made_pair() -> None:
             "ssim": 0.7,
             "psnr": 19.0,
             "identity_similarity": 0.8,
+            "identity_leak": 0.2,
             "movement_accuracy": 2 / 3,
         }
     )
