@@ -49,6 +49,8 @@ def test_the_command_ends_in_a_table(tmp_path: Path, capsys: pytest.CaptureFixtu
     rows = [line.split("|")[1].strip() for line in first.splitlines()]
     assert rows == ["variant", "---", "corrected", "averaged", "one_pass"]
     assert "12 cases of 2 people" in capsys.readouterr().out
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert any("pictures" in path.parts for path in written)
     assert main(command) == 0
-    assert "already drawn" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == written
     assert (tmp_path / "corrected/table.md").read_text(encoding="utf-8") == first

@@ -14,6 +14,7 @@ from ccfexp.checkpoint.__main__ import main
 from ccfexp.checkpoint.importing import MODEL_FILE, RECORD_FILE, import_checkpoint, verify_import
 from ccfexp.checkpoint.layouts import sort_keys
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
+from ccfexp.encoders import freeze_encoder
 from ccfexp.errors import CheckpointError
 from ccfexp.model import OFFICIAL, CCFExp, FrozenEncoders
 from ccfexp.published.encoder_files import load_encoder
@@ -112,18 +113,21 @@ def test_a_whole_official_checkpoint(tmp_path: Path) -> None:
     assert "neutral.safetensors" not in record["files"]  # the same network as the recogniser, stored once
 
     _, found = sort_keys(state)
-    encoders = {name: IR50Encoder() for name in ("identity", "face", "recogniser")}
-    for name, network in encoders.items():
+    networks: dict[str, Any] = {name: IR50Encoder() for name in ("identity", "face", "recogniser")}
+    networks["landmark"] = MobileFaceNet("published")
+    # Frozen and laid out alike on both sides: random weights magnify what another order of sums rounds off.
+    encoders: dict[str, Any] = {}
+    for name, network in networks.items():
         network.load_state_dict(found.parts[name])
-        network.eval()
-    landmark = MobileFaceNet("published").eval()
-    landmark.load_state_dict(found.parts["landmark"])
+        encoders[name] = freeze_encoder(network)
     recogniser = encoders["recogniser"]
-    before = CCFExp(OFFICIAL, FrozenEncoders(encoders["identity"], encoders["face"], landmark, recogniser, recogniser))
+    frozen = FrozenEncoders(encoders["identity"], encoders["face"], encoders["landmark"], recogniser, recogniser)
+    before = CCFExp(OFFICIAL, frozen)
     unet: Any = before.unet
     unet.load_state_dict(found.parts["unet"])
     before.conditioner.load_state_dict(found.parts["conditioner"])
     before.eval()
+    unet.to(memory_format=torch.channels_last)
     after = CCFExp.from_base(tmp_path / "out" / MODEL_FILE)
     assert verify_import(tmp_path / "out") == OFFICIAL
     person, shown = uniform(1, (1, 3, 112, 112)), uniform(2, (1, 3, 112, 112))
