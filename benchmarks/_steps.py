@@ -22,7 +22,7 @@ from torch.nn import functional
 from ccfexp.adapter import AdapterConfig
 from ccfexp.conditioning import ConditioningConfig, ExpressionFeatures, IdentityFeatures
 from ccfexp.diffusion import DiffusionConfig
-from ccfexp.encoders import freeze, freeze_encoder
+from ccfexp.frozen import freeze, freeze_encoder
 from ccfexp.losses import OFFICIAL_CYCLE, Batch, CycleConfig, cycle_loss
 from ccfexp.model import OFFICIAL, CCFExp, FrozenEncoders, ModelConfig
 from ccfexp.published.ir50 import IR50Encoder
@@ -101,8 +101,8 @@ def published_side(*, only_unet: bool) -> Callable[[], None]:
 
 def corrected_side(*, only_unet: bool) -> Callable[[], None]:
     """A step of ``train_local``: LoRA on a frozen base, features of real images computed before."""
-    identity, face = freeze_encoder(IR50Encoder()), freeze_encoder(IR50Encoder())
-    encoders: Any = FrozenEncoders(identity, face, freeze_encoder(MobileFaceNet("own")))
+    identity, face = (freeze_encoder(IR50Encoder(), 112) for _ in range(2))
+    encoders: Any = FrozenEncoders(identity, face, freeze_encoder(MobileFaceNet("own"), 112))
     conditioning = ConditioningConfig(vector=512, map_channels=512, grid=7, token_size=512)
     config = ModelConfig(unet=UNetConfig(), conditioning=conditioning, diffusion=DiffusionConfig())
     model = freeze(CCFExp(config, encoders))

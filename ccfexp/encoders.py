@@ -6,19 +6,15 @@ images x_B3HW in [-1, 1]. Encoders used in conditioning or losses are never thos
 Shapes: B batch, D feature size, C map channels, G map side.
 """
 
-import itertools
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ccfexp import weights
 from ccfexp.errors import ConfigError, WeightsError
-
-M = TypeVar("M", bound=nn.Module)
+from ccfexp.frozen import freeze_encoder
 
 
 class Encoded(NamedTuple):
@@ -126,7 +122,7 @@ def load_phantom_encoder(name: str) -> PhantomEncoder:
         encoder.load_state_dict({key: value for key, value in tensors.items() if not key.startswith("head.")})
     except RuntimeError as error:
         raise WeightsError(f"weights {name!r} do not fit the encoder that their metadata describes: {error}") from error
-    return freeze_encoder(encoder)
+    return freeze_encoder(encoder, encoder.config.image_size)
 
 
 def config_from_metadata(metadata: dict[str, str], name: str) -> EncoderConfig:
@@ -145,36 +141,6 @@ def config_from_metadata(metadata: dict[str, str], name: str) -> EncoderConfig:
 def metadata_of(config: EncoderConfig) -> str:
     """The architecture as it is recorded beside an encoder's weights."""
     return json.dumps(asdict(config), sort_keys=True)
-
-
-def freeze(module: M) -> M:
-    """Evaluation mode, no gradients for the parameters; gradients still flow to the input."""
-    module.requires_grad_(False)
-    module.eval()
-    return module
-
-
-def freeze_encoder(network: M) -> M:
-    """An encoder for good: frozen, batch normalisation folded into convolutions, in the CPU's faster memory order.
-
-    The function stays the same to rounding; passes forward and back through it save half of the memory and a quarter
-    of the time. The weights no longer carry the names of the file that they came from.
-    """
-    freeze(network)
-    for module in list(network.modules()):
-        if isinstance(module, nn.Sequential):
-            _fold_batch_norms(module)
-    untyped: Any = network  # torch declares this argument for tensors alone
-    untyped.to(memory_format=torch.channels_last)
-    return network
-
-
-def _fold_batch_norms(chain: nn.Sequential) -> None:
-    children = list(chain.named_children())
-    for (name, layer), (norm_name, norm) in itertools.pairwise(children):
-        if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            setattr(chain, name, fuse_conv_bn_eval(layer, norm))
-            setattr(chain, norm_name, nn.Identity())
 
 
 def landmarks_from_vector(vector_B136: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from ccfexp import adapter, weights
 from ccfexp.adapter import AdapterConfig, AdapterState
 from ccfexp.conditioning import Condition, Conditioner, ConditioningConfig, ExpressionFeatures, IdentityFeatures
 from ccfexp.diffusion import Diffusion, DiffusionConfig
-from ccfexp.encoders import Encoder, freeze
+from ccfexp.encoders import Encoder
 from ccfexp.errors import ConfigError, WeightsError
+from ccfexp.frozen import freeze
 from ccfexp.published.encoder_files import load_encoder
 from ccfexp.published.fusion_names import OFFICIAL_CONDITIONING
 from ccfexp.published.unet_names import OFFICIAL_UNET

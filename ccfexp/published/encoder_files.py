@@ -8,9 +8,10 @@ from torch import nn
 
 from ccfexp import weights
 from ccfexp._io import sha256_file
-from ccfexp.encoders import Encoder, freeze_encoder, load_phantom_encoder
+from ccfexp.encoders import Encoder, load_phantom_encoder
 from ccfexp.errors import WeightsError
-from ccfexp.published.ir50 import IR50Encoder
+from ccfexp.frozen import freeze_encoder
+from ccfexp.published.ir50 import SIDE, IR50Encoder
 from ccfexp.published.mobilefacenet import MobileFaceNet
 
 SUFFIX: Final = ".safetensors"
@@ -51,7 +52,7 @@ def load_encoder(name: str, folder: Path | None) -> Encoder:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(f"encoder file {name!r} does not fit the network that it names: {error}") from error
-    encoder: Any = freeze_encoder(network)
+    encoder: Any = freeze_encoder(network, SIDE)
     typed: Encoder = encoder
     return typed
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -14,8 +12,6 @@ from ccfexp.encoders import (
     EncoderConfig,
     PhantomEncoder,
     config_from_metadata,
-    freeze,
-    freeze_encoder,
     landmarks_from_vector,
     load_phantom_encoder,
     metadata_of,
@@ -105,25 +101,3 @@ def test_landmarks_are_fractions_of_the_side() -> None:
     assert landmark_B682.shape == (1, 68, 2)
     assert landmark_B682[0, 0].tolist() == [0.5, 0.5]
     assert landmark_B682[0, 1].tolist() == [1.0, 0.0]
-
-
-def test_an_encoder_for_good_computes_the_same() -> None:
-    """Folding batch normalisation changes neither output nor gradient beyond rounding, and leaves no norm behind."""
-    torch.manual_seed(0)
-    plain = PhantomEncoder(EncoderConfig())
-    norms: list[Any] = [module for module in plain.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for module in norms:
-        torch.nn.init.normal_(module.running_mean, std=0.3)
-        torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
-    folded = freeze_encoder(copy.deepcopy(plain))
-    freeze(plain)
-    results = []
-    for encoder in (plain, folded):
-        x_B3HW = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        encoded = encoder(x_B3HW)
-        (gradient,) = torch.autograd.grad(encoded.vector_BD.square().sum() + encoded.map_BCGG.sum(), x_B3HW)
-        results.append((*encoded, gradient))
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
-    assert not any(parameter.requires_grad for parameter in folded.parameters())

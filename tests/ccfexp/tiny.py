@@ -8,7 +8,8 @@ import torch
 
 from ccfexp.conditioning import ConditioningConfig
 from ccfexp.diffusion import DiffusionConfig
-from ccfexp.encoders import EncoderConfig, PhantomEncoder, freeze
+from ccfexp.encoders import EncoderConfig, PhantomEncoder
+from ccfexp.frozen import freeze
 from ccfexp.losses import Batch
 from ccfexp.model import CCFExp, FrozenEncoders, ModelConfig
 from ccfexp.unet import UNetConfig

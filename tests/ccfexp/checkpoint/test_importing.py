@@ -14,8 +14,8 @@ from ccfexp.checkpoint.__main__ import main
 from ccfexp.checkpoint.importing import MODEL_FILE, RECORD_FILE, import_checkpoint, verify_import
 from ccfexp.checkpoint.layouts import sort_keys
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
-from ccfexp.encoders import freeze_encoder
 from ccfexp.errors import CheckpointError
+from ccfexp.frozen import freeze_encoder
 from ccfexp.model import OFFICIAL, CCFExp, FrozenEncoders
 from ccfexp.published.encoder_files import load_encoder
 from ccfexp.published.ir50 import IR50, IR50Encoder
@@ -119,7 +119,7 @@ def test_a_whole_official_checkpoint(tmp_path: Path) -> None:
     encoders: dict[str, Any] = {}
     for name, network in networks.items():
         network.load_state_dict(found.parts[name])
-        encoders[name] = freeze_encoder(network)
+        encoders[name] = freeze_encoder(network, 112)
     recogniser = encoders["recogniser"]
     frozen = FrozenEncoders(encoders["identity"], encoders["face"], encoders["landmark"], recogniser, recogniser)
     before = CCFExp(OFFICIAL, frozen)
