@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from scipy import stats
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from ccfexp.evaluation.measures import Array
