@@ -2,7 +2,8 @@
 
 Both have the same networks of the same sizes with random weights, the same batch and two passes. The published side is
 the procedure of the published code in our own modules: everything is computed where it is needed, as often as it is
-needed, and all weights of the U-Net, the identity embedder and the fusion get gradients.
+needed, all weights of the U-Net, the identity embedder and the fusion get gradients, and the U-Net's running average is
+kept.
 
 ``python -m benchmarks._steps SIDE`` prints the seconds of one step and the peak memory of the process.
 """
@@ -20,6 +21,7 @@ import torch
 from torch.nn import functional
 
 from ccfexp.adapter import AdapterConfig
+from ccfexp.averaging import running_average
 from ccfexp.conditioning import ConditioningConfig, ExpressionFeatures, IdentityFeatures
 from ccfexp.diffusion import DiffusionConfig
 from ccfexp.frozen import freeze, freeze_encoder
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH, REPEATS = 2, 3
+TERMS = CycleConfig(expression_weight=0.0)  # those of the published loss: the same mathematics on both sides
 SIDES = ("published", "published_unet", "corrected", "corrected_unet")
 
 
@@ -86,6 +89,8 @@ def published_side(*, only_unet: bool) -> Callable[[], None]:
     model = CCFExp(OFFICIAL, encoders)
     trained = [*model.parameters(), *embedder.parameters()]
     optimiser = torch.optim.AdamW(trained, lr=1e-4)
+    network: Any = model.unet  # diffusers' modules do not show as such to a type checker
+    average = running_average(network.parameters())
     x, person, eps, t_B = images()
     if only_unet:
         return _unet_passes(model, optimiser)
@@ -95,6 +100,7 @@ def published_side(*, only_unet: bool) -> Callable[[], None]:
         loss = published_loss(model, lambda photo: IdentityFeatures(*embedder(photo)), x, person, eps, t_B)
         loss.backward()
         optimiser.step()
+        average.step(network.parameters())
 
     return step
 
@@ -122,7 +128,7 @@ def corrected_side(*, only_unet: bool) -> Callable[[], None]:
 
     def step() -> None:
         optimiser.zero_grad()
-        cycle_loss(model, batch, t_B, eps, CycleConfig()).total_B.mean().backward()
+        cycle_loss(model, batch, t_B, eps, TERMS).total_B.mean().backward()
         optimiser.step()
 
     return step

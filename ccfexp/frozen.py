@@ -1,7 +1,8 @@
 """Networks that never change, made light: the same function to rounding, with less time and memory on the way back.
 
 What a layer keeps for its gradient is chosen for layers that are trained. A frozen one needs less: a convolution only
-its weights, a subsampling nothing; and a normalisation with fixed statistics is part of the convolution beside it.
+its weights, a rectifier where its input was positive, a subsampling nothing; and a normalisation with fixed statistics
+is part of the convolution beside it.
 """
 
 import itertools
@@ -68,6 +69,7 @@ class FrozenConvolution(nn.Module):
         padding = tuple(int(size) for size in layer.padding)
         self.geometry: Final = (layer.stride, padding, layer.dilation, layer.groups)
         weight = layer.weight.detach()
+        self.pointwise: Final = is_pointwise(layer) and norm is None
         self._pending: tuple[Tensor, Tensor] | None = None
         if norm is not None:
             scale_C, shift_C = _affine(norm)
@@ -81,6 +83,8 @@ class FrozenConvolution(nn.Module):
         """What the normalisation and the convolution give."""
         if self._pending is not None:
             self.offset_1CHW, self._pending = self._offset(x_BCHW, *self._pending), None
+        if self.pointwise:
+            return pointwise(x_BCHW, self.weight, self.bias)
         out_BCHW: Tensor = _Convolution.apply(x_BCHW, self.weight, self.bias, self.geometry)  # type: ignore[no-untyped-call]
         return out_BCHW if self.offset_1CHW is None else out_BCHW + self.offset_1CHW
 
@@ -88,6 +92,16 @@ class FrozenConvolution(nn.Module):
         """What the normalisation's shift adds: less at the edges, for the padding is zero and not shifted."""
         shift_1CHW = shift_C[None, :, None, None].expand(1, *x_BCHW.shape[1:])
         return functional.conv2d(shift_1CHW, weight, None, *self.geometry)
+
+
+def is_pointwise(layer: nn.Conv2d) -> bool:
+    """A 1 x 1 convolution that moves nothing."""
+    return layer.kernel_size == layer.stride == (1, 1) and layer.groups == 1 and layer.padding == (0, 0)
+
+
+def pointwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1 x 1 convolution as a matrix product, which is what it is where channels come last in memory."""
+    return functional.linear(x_BCHW.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 class _Convolution(torch.autograd.Function):
@@ -109,6 +123,40 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
         (weight,) = ctx.saved_tensors
         return conv2d_input(ctx.size, weight, gradient[0], *ctx.geometry), None, None, None
+
+
+class _Rectifier(nn.Module):
+    """PReLU with fixed slopes."""
+
+    slope_C11: Tensor
+
+    def __init__(self, layer: nn.PReLU) -> None:
+        super().__init__()
+        self.register_buffer("slope_C11", layer.weight.detach()[:, None, None])
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        out_BCHW: Tensor = _Rectify.apply(x_BCHW, self.slope_C11)  # type: ignore[no-untyped-call]
+        return out_BCHW
+
+
+class _Rectify(torch.autograd.Function):
+    """PReLU that keeps one bit of its input (a byte, as torch stores it): where it was positive."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x_BCHW: Tensor, slope_C11: Tensor) -> Tensor:
+        return functional.prelu(x_BCHW, slope_C11.flatten())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401, ARG004
+        x_BCHW, slope_C11 = inputs
+        ctx.save_for_backward(x_BCHW > 0, slope_C11)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        positive_BCHW, slope_C11 = ctx.saved_tensors
+        return torch.where(positive_BCHW, gradient[0], gradient[0] * slope_C11), None
 
 
 class _Subsampling(nn.Module):
@@ -137,6 +185,8 @@ def _fold_batch_norms(chain: nn.Sequential) -> None:
 def _lighter(layer: nn.Module) -> nn.Module:
     if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
         return FrozenConvolution(layer)
+    if isinstance(layer, nn.PReLU):
+        return _Rectifier(layer)
     if isinstance(layer, nn.MaxPool2d) and layer.kernel_size == 1 and isinstance(layer.stride, int):
         return _Subsampling(layer.stride)
     return layer

@@ -1,0 +1,127 @@
+"""A convolution with a low-rank update, computed with less than peft's own layer needs.
+
+Peft computes W * x and (alpha / r) B (A * x) one beside the other, on the way back too. A convolution of a few channels
+is slow on a CPU, and the update, its scaled copy and the sum are written one after the other.
+"""
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Conv2d as ConvolutionFactors
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from ccfexp.frozen import is_pointwise
+
+
+def convolve(layer: ConvolutionFactors, x_BCHW: Tensor, adapter: str = "default") -> Tensor:
+    """W * x + b + (alpha / r) B (A * x), what peft's layer computes with one active adapter and no dropout.
+
+    Args:
+        layer: peft's layer; its base is frozen.
+        x_BCHW: input.
+        adapter: name of the factors.
+    """
+    base: Any = layer.base_layer
+    down: Any = layer.lora_A[adapter]
+    up: Any = layer.lora_B[adapter]
+    up_CR = layer.scaling[adapter] * up.weight.flatten(1)
+    if is_pointwise(base):
+        row_NC: Tensor = _LowRankProduct.apply(  # type: ignore[no-untyped-call]
+            _rows(x_BCHW), base.weight.flatten(1), base.bias, down.weight.flatten(1), up_CR
+        )
+        return _of_rows(row_NC, x_BCHW)
+    out_BCHW: Tensor = _LowRankConvolution.apply(  # type: ignore[no-untyped-call]
+        x_BCHW, base.weight, base.bias, down.weight, up_CR, base.stride, base.padding
+    )
+    return out_BCHW
+
+
+class _LowRankProduct(torch.autograd.Function):
+    """x W^T + b + (x A^T) B^T of rows x; the way back to x is one product with W + B A."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 (torch's own)
+        x_NI: Tensor,
+        weight_CI: Tensor,
+        bias_C: Tensor | None,
+        down_RI: Tensor,
+        up_CR: Tensor,
+    ) -> Tensor:
+        inner_NR = x_NI @ down_RI.T
+        ctx.save_for_backward(x_NI, weight_CI, down_RI, up_CR, inner_NR)
+        return functional.linear(x_NI, weight_CI, bias_C).addmm_(inner_NR, up_CR.T)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        x_NI, weight_CI, down_RI, up_CR, inner_NR = ctx.saved_tensors
+        (gradient_NC,) = gradient
+        down_gradient_RI = (gradient_NC @ up_CR).T @ x_NI
+        x_gradient_NI = None
+        if ctx.needs_input_grad[0]:
+            x_gradient_NI = gradient_NC @ torch.addmm(weight_CI, up_CR, down_RI)
+        return x_gradient_NI, None, None, down_gradient_RI, _up_gradient(gradient_NC, inner_NR)
+
+
+class _LowRankConvolution(torch.autograd.Function):
+    """The way back through both branches is one convolution with W + B A where that costs less than two."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x_BCHW: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        down: Tensor,
+        up_CR: Tensor,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+    ) -> Tensor:
+        out_BCHW = functional.conv2d(x_BCHW, weight, bias, stride, padding)
+        inner_BRHW = functional.conv2d(x_BCHW, down, None, stride, padding)
+        ctx.save_for_backward(x_BCHW, weight, down, up_CR, inner_BRHW)
+        ctx.geometry = (stride, padding)
+        return _of_rows(_rows(out_BCHW).addmm_(_rows(inner_BRHW), up_CR.T), out_BCHW)
+
+    @staticmethod
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        x_BCHW, weight, down, up_CR, inner_BRHW = ctx.saved_tensors
+        (gradient_BCHW,) = gradient
+        gradient_NC = _rows(gradient_BCHW)
+        inner_gradient_BRHW = _of_rows(gradient_NC @ up_CR, gradient_BCHW)
+        down_gradient = conv2d_weight(x_BCHW, down.shape, inner_gradient_BRHW, *ctx.geometry)
+        x_gradient_BCHW = None
+        if ctx.needs_input_grad[0]:
+            if len(gradient_NC) > len(weight):  # more positions than channels: joining the weights is the lesser work
+                joined = _joined(weight, down, up_CR)
+                x_gradient_BCHW = conv2d_input(x_BCHW.shape, joined, gradient_BCHW, *ctx.geometry)
+            else:
+                x_gradient_BCHW = conv2d_input(x_BCHW.shape, weight, gradient_BCHW, *ctx.geometry)
+                x_gradient_BCHW += conv2d_input(x_BCHW.shape, down, inner_gradient_BRHW, *ctx.geometry)
+        up_gradient_CR = _up_gradient(gradient_NC, _rows(inner_BRHW))
+        return x_gradient_BCHW, None, None, down_gradient, up_gradient_CR, None, None
+
+
+def _up_gradient(gradient_NC: Tensor, inner_NR: Tensor) -> Tensor:
+    """Gradient of B [C,R]: the few rows on the left, five times as fast as the other way round."""
+    return (inner_NR.T @ gradient_NC).T
+
+
+def _joined(weight: Tensor, down: Tensor, up_CR: Tensor) -> Tensor:
+    """W + B A [C,I,k,k], channels last as W is in memory, so that nothing is put in another order first."""
+    channels, inputs, high, wide = weight.shape
+    row_CK, down_RK = (part.permute(0, 2, 3, 1).flatten(1) for part in (weight, down))
+    return torch.addmm(row_CK, up_CR, down_RK).view(channels, high, wide, inputs).permute(0, 3, 1, 2)
+
+
+def _rows(image_BCHW: Tensor) -> Tensor:
+    """Positions as rows [B*H*W, C]; a view where channels come last in memory, as they do in this model."""
+    return image_BCHW.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _of_rows(row_NC: Tensor, like_BCHW: Tensor) -> Tensor:
+    """Rows of positions as an image [B,C,H,W] of the same height and width as ``like_BCHW``."""
+    batch, _, height, width = like_BCHW.shape
+    return row_NC.view(batch, height, width, -1).permute(0, 3, 1, 2)
