@@ -27,15 +27,21 @@ def convolve(layer: ConvolutionFactors, x_BCHW: Tensor, adapter: str = "default"
     down: Any = layer.lora_A[adapter]
     up: Any = layer.lora_B[adapter]
     up_CR = layer.scaling[adapter] * up.weight.flatten(1)
+    x_BCHW, weight, bias, a, b_CR = _in_one_type(x_BCHW, base.weight, base.bias, down.weight, up_CR)
     if is_pointwise(base):
-        row_NC: Tensor = _LowRankProduct.apply(  # type: ignore[no-untyped-call]
-            _rows(x_BCHW), base.weight.flatten(1), base.bias, down.weight.flatten(1), up_CR
-        )
+        row_NC: Tensor = _LowRankProduct.apply(_rows(x_BCHW), weight.flatten(1), bias, a.flatten(1), b_CR)  # type: ignore[no-untyped-call]
         return _of_rows(row_NC, x_BCHW)
-    out_BCHW: Tensor = _LowRankConvolution.apply(  # type: ignore[no-untyped-call]
-        x_BCHW, base.weight, base.bias, down.weight, up_CR, base.stride, base.padding
-    )
+    out_BCHW: Tensor = _LowRankConvolution.apply(x_BCHW, weight, bias, a, b_CR, base.stride, base.padding)  # type: ignore[no-untyped-call]
     return out_BCHW
+
+
+def _in_one_type(*tensors: Any) -> Any:  # noqa: ANN401 (tensors, one of them perhaps None)
+    """The tensors as autocast would hand them to a convolution; functions of our own it does not know."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(None if tensor is None else tensor.to(dtype) for tensor in tensors)
 
 
 class _LowRankProduct(torch.autograd.Function):

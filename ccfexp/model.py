@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ccfexp import adapter, weights
 from ccfexp.adapter import AdapterConfig, AdapterState
+from ccfexp.compute import ComputeConfig, prepare
 from ccfexp.conditioning import Condition, Conditioner, ConditioningConfig, ExpressionFeatures, IdentityFeatures
 from ccfexp.diffusion import Diffusion, DiffusionConfig
 from ccfexp.encoders import Encoder
@@ -160,6 +161,7 @@ class CCFExp(nn.Module):
     Attributes:
         base_sha256: hash of the base weights (of the file they came from; empty for fresh weights).
         folder: of that file, where its encoders lie too; None for a shipped base.
+        compute: how the U-Net is computed on this machine.
     """
 
     def __init__(self, config: ModelConfig, encoders: FrozenEncoders) -> None:
@@ -172,6 +174,7 @@ class CCFExp(nn.Module):
         self.base_sha256 = ""
         self.folder: Path | None = None
         self.adapter_layers: LoraConfig | None = None
+        self.compute = ComputeConfig()
 
     @classmethod
     def from_base(cls, base: str | Path) -> "CCFExp":
@@ -217,8 +220,15 @@ class CCFExp(nn.Module):
 
     def forward(self, x_t_B3HW: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Prediction [B,3,H,W] in the parametrisation of ``config.diffusion``."""
-        prediction: Tensor = self.unet.predict(x_t_B3HW, t_B, condition.token_BNT, condition.style_BE)
-        return prediction
+        with self.compute.autocast(x_t_B3HW.device):
+            prediction: Tensor = self.unet.predict(x_t_B3HW, t_B, condition.token_BNT, condition.style_BE)
+        return prediction.to(x_t_B3HW.dtype)
+
+    def compute_as(self, config: ComputeConfig) -> None:
+        """Choose how the U-Net is computed, once, on the device where it will be (ConfigError: it cannot there)."""
+        network: Any = self.unet
+        prepare(network, config)
+        self.compute = config
 
     def condition(self, identity: IdentityFeatures, expression: ExpressionFeatures) -> Condition:
         """Fuse frozen features into what the U-Net reads."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from ccfexp.compute import ComputeConfig
 from ccfexp.errors import ConfigError, WireError
 from ccfexp.model import CCFExp
 from ccfexp.training import SiteData, train_local
@@ -50,6 +51,7 @@ class BenchPlan:
         sites: the sites of this machine; virtual node k of a simulation is sites[k].
         cache_dir: where frozen features are kept, or None to compute them anew in every process.
         device: torch device.
+        compute: how the device computes.
         threads: torch threads of this process, or None to leave them as they are.
         sites_in_memory: of how many sites the images stay loaded.
     """
@@ -58,6 +60,7 @@ class BenchPlan:
     sites: tuple[SiteSource, ...]
     cache_dir: Path | None = None
     device: str = "cpu"
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     threads: int | None = None
     sites_in_memory: int = 8
 
@@ -134,6 +137,7 @@ class Workbench:
                 torch.set_num_threads(self._plan.threads)
             model = CCFExp.from_base(self._plan.base).to(self._plan.device)
             model.attach_adapter(part.adapter, part.seed)
+            model.compute_as(self._plan.compute)
             self._model, self._adapter = model, part.adapter
             self._manifest = AdapterManifest.of(model.adapter_state())
         if message.terms.base_sha256 != self._model.base_sha256:

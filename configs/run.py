@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ccfexp.adapter import AdapterConfig
+from ccfexp.compute import ComputeConfig
 from ccfexp.data.phantom.sites import PhantomSite
 from ccfexp.errors import ConfigError
 from ccfexp.training import TrainConfig
@@ -60,6 +61,7 @@ class RunConfig:
     site_copies: int = 1  # every listed site stands for so many hospitals alike, each with people of its own
     patients_times: int = 1  # every hospital has so many times the patients that are listed for it
     threads: int = 2  # torch threads of a process that trains
+    compute: ComputeConfig = field(default_factory=ComputeConfig)  # of every process on this machine
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)

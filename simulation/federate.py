@@ -70,7 +70,7 @@ def run_federation(
     """
     watch = callbacks or Callbacks()
     sources = tuple(SiteSource(name, Path(site_manifests[name]).resolve()) for name in sorted(site_manifests))
-    plan = BenchPlan(config.base, sources, cache_dir and cache_dir.resolve(), device, config.threads)
+    plan = BenchPlan(config.base, sources, cache_dir and cache_dir.resolve(), device, config.compute, config.threads)
     model = CCFExp.from_base(config.base)
     model.attach_adapter(config.adapter, config.seed)
     initial, base_sha256 = model.adapter_state(), model.base_sha256

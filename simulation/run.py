@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         folder = chosen.out or Path("runs") / config.name
         _check_device(chosen.device)
+        config.compute.check(torch.device(chosen.device))
         _check_folder(folder, config)
         command = shlex.join(["python", "-m", "simulation.run", *words])
         plan = Plan(config, folder, command, chosen.engine, chosen.device)

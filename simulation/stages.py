@@ -74,6 +74,7 @@ class Plan:
         """The base with the run's first adapter."""
         model = CCFExp.from_base(self.config.base).to(self.device)
         model.attach_adapter(self.config.adapter, self.config.seed)
+        model.compute_as(self.config.compute)
         return model
 
 
