@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ccfexp.adapter import AdapterState
 from ccfexp.data.dataset import PatientImages
@@ -114,4 +115,11 @@ def pool(parts: list[SiteData]) -> SiteData:
         deviation_ND=torch.cat([part.deviation_ND for part in parts]),
         landmark_map_NCGG=torch.cat([part.landmark_map_NCGG for part in parts]),
         landmark_N136=torch.cat([part.landmark_N136 for part in parts]),
+        recogniser_ND=_together([part.recogniser_ND for part in parts]),
     )
+
+
+def _together(parts: list[Tensor | None]) -> Tensor | None:
+    """One tensor of all; None where the base has no such network, and then no site has it."""
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if known else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SiteData]:
     """Two hospitals: one patient on two days, and two patients on one day."""
     folder, model = tmp_path_factory.mktemp("sites"), tiny.model()
     return {s.name: SiteData.prepare(model, write_site(s, folder / s.name, tiny.SIZE)) for s in SITES}
+
+
+def test_a_recogniser_of_its_own_is_pooled_too(data: dict[str, SiteData]) -> None:
+    """A base whose recogniser is another network than the embedder keeps its vectors of every image."""
+    parts = [replace(part, recogniser_ND=part.identity_ND + 1) for part in data.values()]
+    pooled = pool(parts)
+    assert pooled.recogniser_ND is not None
+    assert torch.equal(pooled.recogniser_ND, pooled.identity_ND + 1)
+    assert pool(list(data.values())).recogniser_ND is None
 
 
 def test_pooled_indices_keep_their_meaning(data: dict[str, SiteData]) -> None:
