@@ -24,6 +24,7 @@ class ConditioningConfig:
         vector: size D of the identity and face vectors.
         map_channels: channels C of the identity and landmark maps.
         grid: side of these maps.
+        landmark_channels: channels of the landmark map; 0 = as the identity map has.
         token_size: T.
         heads: heads of each fusion attention.
         style_size: E.
@@ -49,11 +50,13 @@ class ConditioningConfig:
     residual: bool = True
     style_expression: bool = True
     projected_tokens: bool = True
+    landmark_channels: int = 0
 
     def __post_init__(self) -> None:
         if self.token_size % self.heads:
             raise ConfigError(f"token_size={self.token_size} must be a multiple of heads={self.heads}")
-        sizes = {name: getattr(self, name) for name in ("vector", "map_channels", "style_size")}
+        sizes = {name: getattr(self, name) for name in ("vector", "map_channels", "style_size", "landmark_channels")}
+        sizes["landmark_channels"] = self.landmark_channels or self.map_channels
         unequal = [f"{name}={size}" for name, size in sizes.items() if size != self.token_size]
         if not self.projected_tokens and unequal:
             raise ConfigError(
@@ -125,7 +128,7 @@ class Conditioner(nn.Module):
         self.expression_project = project(config.vector)
         self.expression_scale = nn.Parameter(torch.ones(positions, 1) + 0.02 * torch.randn(positions, 1))
         self.expression_position = nn.Parameter(0.02 * torch.randn(positions, size if config.positions else 1))
-        self.landmark_project = project(config.map_channels)
+        self.landmark_project = project(config.landmark_channels or config.map_channels)
         if config.positions:
             self.landmark_position = nn.Parameter(0.02 * torch.randn(positions, size))
 

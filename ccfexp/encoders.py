@@ -143,6 +143,11 @@ def metadata_of(config: EncoderConfig) -> str:
     return json.dumps(asdict(config), sort_keys=True)
 
 
+def vector_from_landmarks(landmark_B682: Tensor) -> Tensor:
+    """A landmark encoder's vector [B,136] from landmarks [B,68,2] in fractions of the image side."""
+    return ((landmark_B682 - 0.5) / 0.25).flatten(1)
+
+
 def landmarks_from_vector(vector_B136: Tensor) -> Tensor:
     """Landmarks [B,68,2] in fractions of the image side (x right, y down) from a landmark encoder's vector."""
     offset_B682: Tensor = vector_B136.unflatten(-1, (68, 2)) * 0.25

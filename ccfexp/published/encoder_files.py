@@ -11,8 +11,11 @@ from ccfexp._io import sha256_file
 from ccfexp.encoders import Encoder, load_phantom_encoder
 from ccfexp.errors import WeightsError
 from ccfexp.frozen import freeze_encoder
+from ccfexp.published.fan import load_fan
 from ccfexp.published.ir50 import SIDE, IR50Encoder
 from ccfexp.published.mobilefacenet import MobileFaceNet
+from ccfexp.published.onnx_network import load_onnx_encoder
+from ccfexp.weights.local import KNOWN, require
 
 SUFFIX: Final = ".safetensors"
 
@@ -34,18 +37,26 @@ def load_encoder(name: str, folder: Path | None) -> Encoder:
     """A frozen encoder in evaluation mode.
 
     Args:
-        name: of shipped weights, or of a file in ``folder`` that ends in .safetensors.
+        name: of shipped weights, or of a file in ``folder``: .safetensors as the importer writes it, .onnx for a
+            recogniser of the insightface packs, .pth.tar for FAN.
         folder: where files are.
 
     Raises:
         WeightsError: missing, damaged, or not an encoder.
     """
-    if not name.endswith(SUFFIX):
+    if not is_file_name(name):
         return load_phantom_encoder(name)
     if folder is None or not (folder / name).is_file():
         raise WeightsError(
-            f"encoder file {name!r} does not lie beside the base; import the checkpoint that it belongs to again"
+            f"encoder file {name!r} does not lie beside the base; import the checkpoint that it belongs to again, or "
+            "place the file there (`python -m ccfexp.weights check` says where it comes from)"
         )
+    if name in {known.name for known in KNOWN}:
+        require(folder, name)
+    if name.endswith(".onnx"):
+        return load_onnx_encoder(folder / name)
+    if name.endswith(".pth.tar"):
+        return load_fan(folder / name)
     tensors, metadata = weights.parse((folder / name).read_bytes(), name)
     network = _build(metadata.get("encoder", ""), name)
     try:
@@ -55,6 +66,11 @@ def load_encoder(name: str, folder: Path | None) -> Encoder:
     encoder: Any = freeze_encoder(network, SIDE)
     typed: Encoder = encoder
     return typed
+
+
+def is_file_name(name: str) -> bool:
+    """Whether an encoder's name is that of a file, not of shipped weights."""
+    return name.endswith((SUFFIX, ".onnx", ".pth.tar"))
 
 
 def _build(record: str, name: str) -> nn.Module:
@@ -73,7 +89,7 @@ def encoder_hashes(names: object, folder: Path | None) -> list[str]:
     """SHA-256 of every named encoder, in the order of the fields; empty names are left out."""
     wanted: list[str] = list(vars(names).values())
     return [
-        sha256_file(folder / name) if folder is not None and name.endswith(SUFFIX) else weights.sha256(name)
+        sha256_file(folder / name) if folder is not None and is_file_name(name) else weights.sha256(name)
         for name in wanted
         if name
     ]
