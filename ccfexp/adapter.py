@@ -6,7 +6,7 @@ residual convolutions and the time projections of the U-Net and on every linear 
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model,
 from peft.tuners.lora.layer import Conv2d as ConvolutionFactors
 from torch import nn
 
+from ccfexp.bottleneck import Bottleneck
 from ccfexp.errors import CheckpointError, ConfigError
 from ccfexp.low_rank import convolve
 
@@ -37,11 +38,13 @@ class AdapterConfig:
         rank: r of every factor pair.
         alpha: the update is alpha / r * B A.
         targets: parts of the model that get factors, among ``TARGETS``.
+        bottleneck: what of the expression photograph's map the adapter is trained with and draws from.
     """
 
     rank: int = 8
     alpha: float = 8.0
     targets: tuple[str, ...] = ("attention", "convolution", "time", "fusion")
+    bottleneck: Bottleneck = field(default_factory=Bottleneck)
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 256:

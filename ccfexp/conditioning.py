@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ccfexp.bottleneck import Bottleneck
 from ccfexp.errors import ConfigError
 
 
@@ -118,6 +119,7 @@ class Conditioner(nn.Module):
     def __init__(self, config: ConditioningConfig) -> None:
         super().__init__()
         self.config = config
+        self.bottleneck = Bottleneck()
         positions, size = config.grid**2, config.token_size
 
         def project(inputs: int) -> nn.Module:
@@ -149,7 +151,7 @@ class Conditioner(nn.Module):
         """Fuse the features of an identity photograph and an expression photograph."""
         identity_BPT = self.identity_project(_positions_first(identity.map_BCGG)) + self.identity_position
         expression_BPT = self._expression_tokens(expression.deviation_BD)
-        landmark_BPT = self._landmark_tokens(expression.landmark_map_BCGG)
+        landmark_BPT = self._landmark_tokens(self.bottleneck.narrow(expression.landmark_map_BCGG))
         style_BE = self.style_identity(identity.vector_BD)
         if self.style_expression is not None:
             style_BE = style_BE + self.style_expression(expression.deviation_BD)

@@ -240,6 +240,7 @@ class CCFExp(nn.Module):
         if self.adapter_layers is not None:
             raise ConfigError("the model already has an adapter; load the base again to attach another")
         self.adapter_layers = adapter.attach(self, config, seed)
+        self.conditioner.bottleneck = config.bottleneck
 
     def adapter_state(self) -> AdapterState:
         """The adapter's factors by peft's names, single precision, on the CPU."""

@@ -221,6 +221,9 @@ def train_local(
             batch = _draw_batch(data, config, repeats, generator, model.device)
             t_B = stratified_timesteps(config.batch_size, model.config.diffusion.steps, generator).to(model.device)
             eps = torch.randn(batch.target_B3HW.shape, generator=generator).to(model.device)
+            shown = batch.expression
+            narrow = model.conditioner.bottleneck.drop(shown.landmark_map_BCGG, generator)
+            batch = batch._replace(expression=shown._replace(landmark_map_BCGG=narrow))
             for group in optimiser.param_groups:
                 group["lr"] = config.rate_at(round_number, step)
             optimiser.zero_grad()

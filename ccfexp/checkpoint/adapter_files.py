@@ -1,6 +1,7 @@
 """Adapters on disk, in peft's own format, written whole or not at all."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from safetensors.torch import load_file, save
 
 from ccfexp._io import atomic_write_bytes, atomic_write_json, canonical_json, sha256_file
 from ccfexp.adapter import AdapterConfig, AdapterState, lora_config, targets_of
+from ccfexp.bottleneck import Bottleneck
 from ccfexp.errors import CheckpointError
 from ccfexp.model import CCFExp
 
 _PREFIX = "base_model.model."
+_BOTTLENECK = "bottleneck"
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -29,8 +32,9 @@ def save_adapter(
         metadata: public facts kept in the safetensors header (base hash, configuration hash ...).
     """
     peft_config: dict[str, Any] = lora_config_of(model, config)
+    own = {"format": "pt", _BOTTLENECK: canonical_json(asdict(config.bottleneck))}
     tensors = {_PREFIX + name: value.contiguous() for name, value in state.items()}
-    atomic_write_bytes(folder / _WEIGHTS, _sorted_header(save(tensors, metadata | {"format": "pt"})))
+    atomic_write_bytes(folder / _WEIGHTS, _sorted_header(save(tensors, metadata | own)))
     atomic_write_json(folder / _CONFIG, peft_config)
 
 
@@ -60,9 +64,13 @@ def load_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
     """
     try:
         tensors = load_file(folder / _WEIGHTS)
+        with safe_open(folder / _WEIGHTS, "pt") as file:
+            narrow = Bottleneck(**json.loads((file.metadata() or {}).get(_BOTTLENECK, "{}")))
         record = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         targets = targets_of(record["target_modules"])
-        config = AdapterConfig(rank=int(record["r"]), alpha=float(record["lora_alpha"]), targets=targets)
+        config = AdapterConfig(
+            rank=int(record["r"]), alpha=float(record["lora_alpha"]), targets=targets, bottleneck=narrow
+        )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"adapter cannot be read ({type(error).__name__}); it needs {_WEIGHTS} and {_CONFIG} as a run writes them"
