@@ -32,7 +32,9 @@ def save_adapter(
         metadata: public facts kept in the safetensors header (base hash, configuration hash ...).
     """
     peft_config: dict[str, Any] = lora_config_of(model, config)
-    own = {"format": "pt", _BOTTLENECK: canonical_json(asdict(config.bottleneck))}
+    own = {"format": "pt"}
+    if config.bottleneck != Bottleneck():
+        own[_BOTTLENECK] = canonical_json(asdict(config.bottleneck))
     tensors = {_PREFIX + name: value.contiguous() for name, value in state.items()}
     atomic_write_bytes(folder / _WEIGHTS, _sorted_header(save(tensors, metadata | own)))
     atomic_write_json(folder / _CONFIG, peft_config)
@@ -68,9 +70,7 @@ def load_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
             narrow = Bottleneck(**json.loads((file.metadata() or {}).get(_BOTTLENECK, "{}")))
         record = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         targets = targets_of(record["target_modules"])
-        config = AdapterConfig(
-            rank=int(record["r"]), alpha=float(record["lora_alpha"]), targets=targets, bottleneck=narrow
-        )
+        config = AdapterConfig(int(record["r"]), float(record["lora_alpha"]), targets, narrow)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"adapter cannot be read ({type(error).__name__}); it needs {_WEIGHTS} and {_CONFIG} as a run writes them"
