@@ -48,12 +48,12 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 256:
-            raise ConfigError(f"adapter rank={self.rank} must lie in [1, 256]")
+            raise ConfigError(f"adapter rank={self.rank} must lie in [1, 256]; 8 is the default")
         if not self.alpha > 0:
-            raise ConfigError(f"adapter alpha={self.alpha} must be > 0")
+            raise ConfigError(f"adapter alpha={self.alpha} must be > 0; the rank itself is a good choice")
         unknown = [target for target in self.targets if target not in TARGETS]
         if unknown or not self.targets:
-            raise ConfigError(f"adapter targets={self.targets} must be some of {', '.join(TARGETS)}")
+            raise ConfigError(f"adapter targets={self.targets} must be some of {', '.join(TARGETS)}; name at least one")
 
 
 def lora_config(model: nn.Module, config: AdapterConfig) -> LoraConfig:

@@ -55,7 +55,9 @@ class ConditioningConfig:
 
     def __post_init__(self) -> None:
         if self.token_size % self.heads:
-            raise ConfigError(f"token_size={self.token_size} must be a multiple of heads={self.heads}")
+            raise ConfigError(
+                f"token_size={self.token_size} must be a multiple of heads={self.heads}; change one of them"
+            )
         sizes = {name: getattr(self, name) for name in ("vector", "map_channels", "style_size", "landmark_channels")}
         sizes["landmark_channels"] = self.landmark_channels or self.map_channels
         unequal = [f"{name}={size}" for name, size in sizes.items() if size != self.token_size]

@@ -38,15 +38,16 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ConfigError(f"diffusion steps={self.steps} must be >= 1")
+            raise ConfigError(f"diffusion steps={self.steps} must be >= 1; 1000 is usual")
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ConfigError(
-                f"beta_start={self.beta_start}, beta_end={self.beta_end} must satisfy 0 < start <= end < 1"
+                f"beta_start={self.beta_start}, beta_end={self.beta_end} must satisfy 0 < start <= end < 1; "
+                "0.0001 and 0.02 are usual"
             )
         if self.min_snr_gamma is not None and not self.min_snr_gamma > 0:
             raise ConfigError(f"min_snr_gamma={self.min_snr_gamma} must be > 0, or null for plain weights")
         if self.prediction not in ("epsilon", "v", "sample"):
-            raise ConfigError(f"prediction={self.prediction!r} must be epsilon, v or sample")
+            raise ConfigError(f"prediction={self.prediction!r} must be epsilon, v or sample; a base knows one of them")
 
 
 class Diffusion:
@@ -113,7 +114,7 @@ class Diffusion:
             ConfigError: more sampling steps than timesteps, or fewer than one.
         """
         if not 1 <= count <= self.config.steps:
-            raise ConfigError(f"sampling steps={count} must lie in [1, {self.config.steps}]")
+            raise ConfigError(f"sampling steps={count} must lie in [1, {self.config.steps}]; take fewer")
         stride = self.config.steps // count
         return [stride * k for k in reversed(range(count))]
 

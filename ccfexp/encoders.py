@@ -50,7 +50,10 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.image_size % 8 or self.image_size < 32:
-            raise ConfigError(f"encoder image_size={self.image_size} must be a multiple of 8, at least 32")
+            raise ConfigError(
+                f"encoder image_size={self.image_size} must be a multiple of 8, at least 32; "
+                "64 is that of the shipped ones"
+            )
 
 
 class _Residual(nn.Module):
@@ -104,7 +107,8 @@ class PhantomEncoder(nn.Module):
         """
         if x_B3HW.shape[-1] != self.config.image_size or x_B3HW.shape[-2] != self.config.image_size:
             raise ConfigError(
-                f"encoder image_size={self.config.image_size}, but the image is {tuple(x_B3HW.shape[-2:])}"
+                f"encoder image_size={self.config.image_size}, but the image is {tuple(x_B3HW.shape[-2:])}; "
+                "resize the image"
             )
         map_BCGG = self.trunk(x_B3HW)
         return Encoded(self.project(self.pool(map_BCGG)), map_BCGG)

@@ -59,18 +59,22 @@ class CycleConfig:
     def __post_init__(self) -> None:
         for name in ("identity_weight", "landmark_weight", "expression_weight", "cycle_weight"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"cycle {name}={getattr(self, name)} must be >= 0")
+                raise ConfigError(f"cycle {name}={getattr(self, name)} must be >= 0; 0 leaves the term out")
         if self.estimate_from not in ("second", "first"):
-            raise ConfigError(f"cycle estimate_from={self.estimate_from!r} must be second or first")
+            raise ConfigError(
+                f"cycle estimate_from={self.estimate_from!r} must be second or first; second is consistent"
+            )
         if self.clip not in ("straight_through", "hard"):
-            raise ConfigError(f"cycle clip={self.clip!r} must be straight_through or hard")
+            raise ConfigError(f"cycle clip={self.clip!r} must be straight_through or hard; choose one")
         if self.second_image not in ("target", "estimate"):
-            raise ConfigError(f"cycle second_image={self.second_image!r} must be target or estimate")
+            raise ConfigError(f"cycle second_image={self.second_image!r} must be target or estimate; choose one")
         if self.identity_from not in ("mix", "image", "photograph"):
-            raise ConfigError(f"cycle identity_from={self.identity_from!r} must be mix, image or photograph")
+            raise ConfigError(
+                f"cycle identity_from={self.identity_from!r} must be mix, image or photograph; choose one"
+            )
         for name in ("identity_time_cut", "identity_start_bias"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"cycle {name}={getattr(self, name)} must lie in [0, 1]")
+                raise ConfigError(f"cycle {name}={getattr(self, name)} must lie in [0, 1]; 0 is the default")
 
 
 # The loss as the published code computes it (its landmark term carries a factor of 10 that its settings do not show).

@@ -42,11 +42,11 @@ class SamplingConfig:
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"sampling eta={self.eta} must lie in [0, 1]; 0 is deterministic")
         if self.sampler not in ("ddim", "dpm"):
-            raise ConfigError(f"sampling sampler={self.sampler!r} must be ddim or dpm")
+            raise ConfigError(f"sampling sampler={self.sampler!r} must be ddim or dpm; choose one")
         if not 0 <= self.guidance <= 5:
             raise ConfigError(f"sampling guidance={self.guidance} must lie in [0, 5]; 1 is none")
         if self.sampler == "dpm" and self.eta:
-            raise ConfigError(f"sampling eta={self.eta} must be 0 with sampler='dpm', which adds no noise")
+            raise ConfigError(f"sampling eta={self.eta} must be 0 with sampler='dpm', which adds no noise; set eta=0")
 
 
 PUBLISHED_SAMPLING: Final = SamplingConfig(steps=50, eta=1.0)

@@ -66,11 +66,13 @@ class TrainConfig:
                 raise ConfigError(f"train {name}={getattr(self, name)} must be >= 1; give a positive whole number")
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"train {name}={getattr(self, name)} must be > 0")
+                raise ConfigError(f"train {name}={getattr(self, name)} must be > 0; give a positive number")
         if self.expression_from not in ("target", "other_session"):
-            raise ConfigError(f"train expression_from={self.expression_from!r} must be target or other_session")
+            raise ConfigError(
+                f"train expression_from={self.expression_from!r} must be target or other_session; choose one"
+            )
         if self.decay_rounds < 0:
-            raise ConfigError(f"train decay_rounds={self.decay_rounds} must be >= 0")
+            raise ConfigError(f"train decay_rounds={self.decay_rounds} must be >= 0; 0 keeps the rate constant")
 
     def rate_at(self, round_number: int, step: int) -> float:
         """Learning rate of a step of a round, both counted from 1."""

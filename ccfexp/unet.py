@@ -51,20 +51,29 @@ class UNetConfig:
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size", "head_size", "token_size"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be >= 1")
+                raise ConfigError(f"{name}={getattr(self, name)} must be >= 1; give a positive whole number")
         if self.fixed_resolution_level is not None and not 0 <= self.fixed_resolution_level < len(self.channels) - 1:
             raise ConfigError(
-                f"fixed_resolution_level={self.fixed_resolution_level} must lie in 0 to {len(self.channels) - 2}"
+                f"fixed_resolution_level={self.fixed_resolution_level} must lie in 0 to "
+                f"{len(self.channels) - 2}; null is none"
             )
         halvings = len(self.channels) - 1 - (self.fixed_resolution_level is not None)
         unit = self.patch_size * 2**halvings
         if self.image_size % unit:
-            raise ConfigError(f"image_size={self.image_size} must be a multiple of {unit} (patch_size x 2^halvings)")
+            raise ConfigError(
+                f"image_size={self.image_size} must be a multiple of {unit} (patch_size x 2^halvings); "
+                "choose another size"
+            )
         if any(width % _GROUPS for width in self.channels):
-            raise ConfigError(f"channels={self.channels} must be multiples of {_GROUPS} (group normalisation)")
+            raise ConfigError(
+                f"channels={self.channels} must be multiples of {_GROUPS} (group normalisation); round them"
+            )
         levels = range(len(self.channels))
         if any(level not in levels for level in self.attention_levels):
-            raise ConfigError(f"attention_levels={self.attention_levels} must lie in 0 to {len(self.channels) - 1}")
+            raise ConfigError(
+                f"attention_levels={self.attention_levels} must lie in 0 to {len(self.channels) - 1}; "
+                "name levels of channels"
+            )
         widths = {self.channels[-1], *(self.channels[level] for level in self.attention_levels)}
         if self.shared_projection and len(widths) > 1:
             raise ConfigError(

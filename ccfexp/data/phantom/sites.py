@@ -63,13 +63,15 @@ class PhantomSite:
 
     def __post_init__(self) -> None:
         if not self.name.isalnum():
-            raise ConfigError(f"site name={self.name!r} must be letters and digits")
+            raise ConfigError(f"site name={self.name!r} must be letters and digits; rename the site")
         if self.subjects < 1 or self.sessions < 1:
-            raise ConfigError(f"site subjects={self.subjects} and sessions={self.sessions} must be >= 1")
+            raise ConfigError(
+                f"site subjects={self.subjects} and sessions={self.sessions} must be >= 1; give positive numbers"
+            )
         if not 0 <= self.holdout < self.subjects:
-            raise ConfigError(f"site holdout={self.holdout} must lie in [0, subjects={self.subjects})")
+            raise ConfigError(f"site holdout={self.holdout} must lie in [0, subjects={self.subjects}); hold fewer out")
         if self.first_identity < 0:
-            raise ConfigError(f"site first_identity={self.first_identity} must be >= 0")
+            raise ConfigError(f"site first_identity={self.first_identity} must be >= 0; count people from 0")
         if not 0 <= self.jpeg_quality <= 100:
             raise ConfigError(f"site jpeg_quality={self.jpeg_quality} must lie in [0, 100]; 0 = no JPEG")
         self._check_mix()
@@ -80,10 +82,13 @@ class PhantomSite:
             if movement not in MOVEMENTS:
                 raise ConfigError(f"site movement={movement!r} is not known.{did_you_mean(movement, MOVEMENTS)}")
         if len(self.grade_weights) != 6 or min(self.grade_weights) < 0 or sum(self.grade_weights) <= 0:
-            raise ConfigError(f"site grade_weights={self.grade_weights} must be six numbers >= 0, not all 0")
+            raise ConfigError(
+                f"site grade_weights={self.grade_weights} must be six numbers >= 0, not all 0; "
+                "one for each grade I to VI"
+            )
         for name in ("left_share", "synkinesis_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"site {name}={getattr(self, name)} must lie in [0, 1]")
+                raise ConfigError(f"site {name}={getattr(self, name)} must lie in [0, 1]; it is a share")
 
     @property
     def images(self) -> int:
