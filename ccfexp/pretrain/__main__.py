@@ -1,4 +1,7 @@
-"""Make the shipped weights: ``python -m ccfexp.pretrain encoder NAME`` and ``python -m ccfexp.pretrain base``."""
+"""Make the shipped weights: ``python -m ccfexp.pretrain encoder NAME`` and ``python -m ccfexp.pretrain base``.
+
+``python -m ccfexp.pretrain fusion`` makes none: it measures what each correction of the fusion buys.
+"""
 
 import argparse
 import sys
@@ -25,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     base.add_argument("--minutes", type=float, default=None, help="stop after this long; the same command continues")
     base.add_argument("--from-shipped", action="store_true", help="without a snapshot, start from the shipped base")
     base.add_argument("--ship", action="store_true", help="write the present average into the package")
+    stages.add_parser("fusion", help="compare the corrections of the fusion at equal steps (about 15 minutes)")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     try:
@@ -32,6 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
             from ccfexp.pretrain.encoder_stage import run_encoder
 
             run_encoder(chosen.name, chosen.work, chosen.out, chosen.workers)
+        elif chosen.stage == "fusion":
+            from ccfexp.pretrain.fusion_study import run_fusion_study
+
+            run_fusion_study(chosen.work, chosen.workers, chosen.threads)
         else:
             from ccfexp.pretrain.base_stage import BasePlan, run_base
 
