@@ -8,7 +8,9 @@ The tree::
     ├── WeightsError                    shipped or given weights that are missing or altered
     ├── CheckpointError                 a checkpoint that is missing, damaged or of another run
     ├── WireError                       a message between server and site that is refused
-    └── RoundError                      a federated round that cannot be completed
+    ├── RoundError                      a federated round that cannot be completed
+    ├── PolicyError                     what a hospital's own rules do not allow
+    └── LedgerError                     a ledger that is unreadable, altered or cannot be written
 
 A message says what happened, names the value as ``name=value``, gives the bound and ends with the remedy.
 It never holds a subject identifier, an image path or an image value: errors leave the site.
@@ -26,7 +28,9 @@ __all__ = [
     "CCFExpError",
     "CheckpointError",
     "ConfigError",
+    "LedgerError",
     "ManifestError",
+    "PolicyError",
     "RoundError",
     "WeightsError",
     "WireError",
@@ -69,6 +73,14 @@ class WireError(CCFExpError):
 
 class RoundError(CCFExpError):
     """A federated round that cannot be completed, for example with too few sites."""
+
+
+class PolicyError(CCFExpError):
+    """Something that a hospital's own rules do not allow, whoever asks for it."""
+
+
+class LedgerError(CCFExpError):
+    """A ledger that cannot be read, was altered, or cannot be written; nothing may leave until it is mended."""
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:

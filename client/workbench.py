@@ -6,6 +6,7 @@ most recently used stay in memory.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ccfexp._io import canonical_json
 from ccfexp.compute import ComputeConfig
 from ccfexp.errors import ConfigError, WireError
 from ccfexp.model import CCFExp
 from ccfexp.training import SiteData, train_local
 from client.app import RequestRefusedError
+from configs import build, to_dict
 from configs.client_part import ClientPart, site_seed
 from strategies import wire
 from strategies.packing import AdapterManifest
@@ -174,15 +177,39 @@ def bench_of(plan: BenchPlan) -> Workbench:
     return Workbench(plan)
 
 
+@dataclass(frozen=True)
+class HospitalBench:
+    """What a hospital's machine tells the app, in the environment variable CCFEXP_BENCH as JSON.
+
+    Attributes:
+        base, site, manifest, cache, device, threads, compute: as in `BenchPlan`, for one site.
+    """
+
+    base: str
+    site: str
+    manifest: str
+    cache: str
+    device: str
+    threads: int
+    compute: ComputeConfig
+
+    def to_json(self) -> str:
+        """The value of the variable."""
+        return canonical_json(to_dict(self))
+
+
 def from_environment() -> Workbench:
-    """The bench of a hospital machine: base, site name and manifest from the environment of its service.
+    """The bench of a hospital's machine.
 
     Raises:
-        ConfigError: a variable is missing.
+        ConfigError: the variable is missing, or was written by another release.
     """
-    values = {name: os.environ.get(name, "") for name in ("CCFEXP_BASE", "CCFEXP_SITE", "CCFEXP_MANIFEST")}
-    missing = [name for name, value in values.items() if not value]
-    if missing:
-        raise ConfigError(f"environment variables {', '.join(missing)} are missing; set them for this site's service")
-    source = SiteSource(values["CCFEXP_SITE"], Path(values["CCFEXP_MANIFEST"]))
-    return bench_of(BenchPlan(values["CCFEXP_BASE"], (source,), source.manifest.parent / ".features"))
+    text = os.environ.get("CCFEXP_BENCH")
+    if text is None:
+        raise ConfigError("environment variable CCFEXP_BENCH is missing; start this site with `python -m client.run`")
+    try:
+        bench = build(HospitalBench, json.loads(text))
+    except ValueError as error:  # also ConfigError
+        raise ConfigError("CCFEXP_BENCH does not fit; the installed release and the bundle must be the same") from error
+    source = SiteSource(bench.site, Path(bench.manifest))
+    return bench_of(BenchPlan(bench.base, (source,), Path(bench.cache), bench.device, bench.compute, bench.threads))

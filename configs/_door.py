@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
     from hydra.core.override_parser.types import Override
 
-__all__ = ["available", "choices", "config_hash", "load", "resolved_json"]
+__all__ = ["SITES", "available", "choices", "config_hash", "load", "load_file", "resolved_json"]
 
 T = TypeVar("T")
 
 FOLDER = Path(__file__).resolve().parent
 """Where the YAML files lie, in the repository, in an installed package and in a Flower bundle alike."""
+
+SITES = FOLDER / "site"
+"""The files of the demonstration's hospitals; a real hospital keeps its own outside."""
 
 
 def load(name: str, overrides: Sequence[str], schema: type[T], *, folder: Path = FOLDER) -> T:
@@ -56,12 +59,34 @@ def load(name: str, overrides: Sequence[str], schema: type[T], *, folder: Path =
     return build(schema, _compose(name, checked, folder))
 
 
+def load_file(path: Path, schema: type[T]) -> T:
+    """Load one YAML file that stands by itself, outside this folder, with nothing merged into it.
+
+    Raises:
+        ConfigError: the file cannot be read, is not a mapping, names a key twice, or does not fit the schema.
+    """
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"{path.name} cannot be read as YAML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path.name} cannot be read ({error.strerror}); check its name and its rights") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path.name} must be a mapping of keys to values")
+    return build(schema, {str(key): value for key, value in values.items()})
+
+
 def available(folder: Path = FOLDER) -> list[str]:
     """Return the names that `load` knows, sorted.
 
-    Parts of others are left out: files whose name starts with an underscore, and choices of a group (`choices`).
+    Parts of others are left out: files whose name starts with an underscore, and choices of a group (`choices`). So
+    are the files of single hospitals, which `load_file` reads.
     """
-    paths = (path for path in folder.rglob("*.yaml") if not path.name.startswith("_") and not _is_choice(path))
+    paths = (
+        path
+        for path in folder.rglob("*.yaml")
+        if not path.name.startswith("_") and path.parent != folder / SITES.name and not _is_choice(path)
+    )
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths)
 
 

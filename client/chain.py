@@ -1,0 +1,194 @@
+"""An append-only file whose every line holds the hash of the line before it, so that no line can be changed unnoticed.
+
+    work/egress.jsonl        one JSON object a line, written and flushed to the disk before what it tells of may happen
+    work/egress.jsonl.head   number and hash of the last line, replaced after it: lines cut off the end are missed
+
+A crash between the two leaves one line more than the head knows, which is accepted. A line that a crash left half
+written is cut off by the next writer, and only then: whoever wrote it had not been allowed to go on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ccfexp._io import atomic_write_json, canonical_json
+from ccfexp.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FIRST = "0" * 64
+_KEYS = {"number", "time", "kind", "facts", "previous", "hash"}
+
+
+def utc_now() -> datetime:
+    """The time that entries carry."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line: its number from 1, when, what kind, and the facts."""
+
+    number: int
+    time: str
+    kind: str
+    facts: Mapping[str, Any]
+    hash: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A hash-chained file. Several processes may append to it; each waits for its turn.
+
+    Attributes:
+        path: the file; made with its folder at the first entry, readable by its owner alone.
+        clock: what time it is.
+    """
+
+    path: Path
+    clock: Callable[[], datetime] = utc_now
+
+    def append(self, kind: str, facts: Mapping[str, Any]) -> Entry:
+        """Add an entry; when this returns, it is on the disk.
+
+        Raises:
+            LedgerError: the file was altered, or cannot be written; nothing was added then.
+        """
+        with self._locked() as file:
+            last = self._last(file)
+            number, previous = (last.number + 1, last.hash) if last else (1, _FIRST)
+            time = self.clock().isoformat(timespec="milliseconds")
+            body = {"number": number, "time": time, "kind": kind, "facts": dict(facts), "previous": previous}
+            entry = Entry(number, time, kind, dict(facts), _hash(body))
+            self._write(file, canonical_json(body | {"hash": entry.hash}) + "\n")
+            self._write_head(entry)
+            return entry
+
+    def entries(self) -> list[Entry]:
+        """All entries, every link checked.
+
+        Raises:
+            LedgerError: naming the first line that was altered, removed or added.
+        """
+        if not self.path.exists():
+            if self._head_path.exists():
+                raise LedgerError(f"{self.path.name} is missing but its head is there; restore it from a backup")
+            return []
+        with self._locked() as file:
+            file.seek(0)
+            whole = _complete(file.read())
+            entries: list[Entry] = []
+            for number, line in enumerate(whole.splitlines(), start=1):
+                entries.append(self._parsed(line, number, entries[-1].hash if entries else _FIRST))
+            self._check_head(entries[-1] if entries else None, [entry.hash for entry in entries])
+            return entries
+
+    @property
+    def _head_path(self) -> Path:
+        return self.path.with_name(self.path.name + ".head")
+
+    @contextmanager
+    def _locked(self) -> Iterator[IO[bytes]]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise self._unusable(error) from error
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+    def _last(self, file: IO[bytes]) -> Entry | None:
+        """The last complete entry, compared with the head; a half-written line after it is cut off."""
+        file.seek(0)
+        content = file.read()
+        whole = _complete(content)
+        lines = whole.splitlines()
+        if not lines:
+            self._check_head(None, [])
+            last = None
+        else:
+            last = self._parsed(lines[-1], len(lines), None)
+            previous = json.loads(lines[-1])["previous"]
+            self._check_head(last, [previous, last.hash])
+        if len(content) > len(whole):
+            file.truncate(len(whole))
+        return last
+
+    def _parsed(self, line: bytes, number: int, previous: str | None) -> Entry:
+        """The entry in a line, if it is what was written there; `previous` None leaves the link unchecked."""
+        try:
+            found = json.loads(line)
+            same = set(found) == _KEYS and canonical_json(found).encode() == line
+            body = {name: value for name, value in found.items() if name != "hash"}
+            linked = previous is None or found["previous"] == previous
+            if not (same and linked and found["number"] == number and found["hash"] == _hash(body)):
+                raise ValueError("altered")
+        except (ValueError, TypeError, KeyError) as error:
+            raise LedgerError(
+                f"{self.path.name} line={number} was altered, removed or added; nothing may leave until it is restored "
+                "from a backup and the cause is known"
+            ) from error
+        return Entry(number, found["time"], found["kind"], found["facts"], found["hash"])
+
+    def _check_head(self, last: Entry | None, hashes: list[str]) -> None:
+        """The head must be the last entry, or after a crash the one before it."""
+        try:
+            head = json.loads(self._head_path.read_text(encoding="utf-8"))
+            number, digest = int(head["number"]), str(head["hash"])
+        except FileNotFoundError:
+            number, digest = 0, _FIRST
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise LedgerError(f"{self._head_path.name} cannot be read; restore it from a backup") from error
+        written = last.number if last else 0
+        if number == written and digest == (last.hash if last else _FIRST):
+            return
+        before = hashes[-2] if len(hashes) > 1 else _FIRST
+        if number == written - 1 and digest == before:
+            return
+        raise LedgerError(
+            f"{self.path.name} has entries={written} but its head counts {number}: lines were removed or replaced; "
+            "nothing may leave until it is restored from a backup and the cause is known"
+        )
+
+    def _write(self, file: IO[bytes], line: str) -> None:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            data = memoryview(line.encode())
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError as error:
+            file.truncate(end)
+            raise self._unusable(error) from error
+
+    def _write_head(self, entry: Entry) -> None:
+        try:
+            atomic_write_json(self._head_path, {"number": entry.number, "hash": entry.hash})
+        except OSError as error:  # the line is there and one ahead of its head, which counts more, never less
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> LedgerError:
+        return LedgerError(
+            f"{self.path.name} cannot be written ({error.strerror}); free the disk or mend the folder's rights: "
+            "nothing leaves without a record"
+        )
+
+
+def _hash(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(body).encode()).hexdigest()
+
+
+def _complete(content: bytes) -> bytes:
+    """All lines that end; what a crash left after them is no line."""
+    return content[: content.rfind(b"\n") + 1]

@@ -1,0 +1,212 @@
+"""The hospital's executor: takes tasks from the SuperNode, has approved code work on them, lets the result through.
+
+For every message: is its bundle approved? does the policy allow the request? then the shut-in app works, the gate
+checks and encodes what it answers, the ledger writes it down, and only then it is handed to the SuperNode.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import Error, RecordDict
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as MessageProto
+from google.protobuf.message import DecodeError
+
+from ccfexp.errors import PolicyError, WireError
+from client import guard, ledger
+from client.approvals import Approvals, digest_of
+from client.flower_runtime import Runtime, wire_bytes
+from client.site import Site
+from client.workbench import HospitalBench
+from client.worker import Enclosure, Worker, WorkerFailedError, WorkerStoppedError
+
+if TYPE_CHECKING:
+    from client.flower_runtime import Task
+
+log = logging.getLogger(__name__)
+REFUSED, FAILED, UNAPPROVED, STOPPED = 101, 102, 103, 104
+_TRAINING_S = 24 * 3600.0  # the coordinator stops waiting long before
+_SLACK = 1 << 20  # bytes of a reply besides its numbers
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a message was dealt with: what goes out, what the ledger says, and whether the task was completed."""
+
+    kind: str
+    content: RecordDict | Error
+    facts: Mapping[str, Any]
+
+
+@dataclass
+class Executor:
+    """Works for one site until it is stopped.
+
+    Attributes:
+        site: whose.
+        runtime: the SuperNode's local interface.
+        base_sha256: of the installed base.
+        patients: who may be trained on.
+        stop: ends the work: a message in progress is dropped, one being handed over is finished.
+    """
+
+    site: Site
+    runtime: Runtime
+    base_sha256: str
+    patients: int
+    stop: threading.Event = field(default_factory=threading.Event)
+    _worker: tuple[tuple[str, int], Worker] | None = None
+
+    def step(self) -> bool:
+        """Deal with the next message; False if there is none.
+
+        Raises:
+            RuntimeUnreachableError: the SuperNode does not answer.
+            LedgerError: nothing can be written down, so nothing was sent.
+        """
+        task = self.runtime.acquire()
+        if task is None:
+            return False
+        completed = False
+        try:
+            completed = self._deal_with(task)
+        finally:
+            task.close(completed=completed)
+        return True
+
+    def close(self) -> None:
+        """End the app's process."""
+        if self._worker is not None:
+            self._worker[1].close()
+            self._worker = None
+
+    def _deal_with(self, task: Task) -> bool:
+        """Answer a task; False if it was dropped."""
+        book = ledger.EgressLedger.of(self.site)
+        about = {"run": f"{task.run}", "round": _round_of(task)}
+        try:
+            outcome = self._outcome(task, book)
+        except WorkerStoppedError:
+            book.record(ledger.DROPPED, about | {"reason": "stopped while it was worked on; nothing was sent"})
+            log.info("a message was dropped: the site is stopping, or the coordinator no longer waits for it")
+            return False
+        reply = task.reply(outcome.content)
+        about |= {"bytes": wire_bytes(reply), "message_sha256": _id_of(reply)}
+        book.record(outcome.kind, about | dict(outcome.facts))  # before it is sent
+        task.answer(reply)
+        _tell(outcome, about)
+        return True
+
+    def _outcome(self, task: Task, book: ledger.EgressLedger) -> Outcome:
+        try:
+            worker_of = self._approved(task)
+            standing = guard.Standing(self.site.name, self.base_sha256, self.patients, book.updates())
+            request = guard.admit(task.message, self.site.policy, standing)
+        except _UnapprovedError as error:
+            return _refusal(UNAPPROVED, str(error), str(error))
+        except WireError as error:
+            return _refusal(REFUSED, str(error), str(error))
+        except PolicyError as error:
+            # The hospital's limits are nobody else's business.
+            return _refusal(REFUSED, str(error), "this site's policy does not allow it; its operator finds more there")
+        try:
+            answer = self._asked(task, worker_of, request)
+            released = guard.release(answer, request, self.site.policy, standing)
+        except (PolicyError, WireError) as error:
+            self.close()
+            log.error("the gate stopped a reply: %s", error)  # noqa: TRY400 (the text says it all)
+            # What was found may itself be patient data: it is written down here and never sent.
+            return Outcome(ledger.STOPPED, Error(STOPPED, "stopped by this site's gate"), {"reason": str(error)})
+        except WorkerFailedError as error:
+            log.error("%s", error)  # noqa: TRY400
+            reason = "training failed at the site; its operator finds more in the log there"
+            return Outcome(ledger.FAILED, Error(FAILED, reason), {"reason": str(error)})
+        kind = ledger.UPDATE if request.sent else ledger.NAME
+        return Outcome(kind, released.content, released.facts)
+
+    def _approved(self, task: Task) -> Callable[[Task], Worker]:
+        """How to get the process of the task's bundle. Raises _UnapprovedError if it may not run here."""
+        approvals = Approvals.of(self.site)
+        digest = digest_of(task.bundle)
+        if digest not in approvals.approved():
+            approvals.keep(task.bundle)
+            raise _UnapprovedError(
+                f"bundle {digest[:12]} is not approved at this site; its operator must review it "
+                f"(client.run --approve {digest[:12]})"
+            )
+
+        def worker(task: Task) -> Worker:
+            key = (digest, task.run)
+            if self._worker is None or self._worker[0] != key or not self._worker[1].alive:
+                self.close()
+                enclosure = self._enclosure(approvals, digest)
+                self._worker = (key, Worker(enclosure, lambda: self.stop.is_set() or task.lost.is_set()))
+            return self._worker[1]
+
+        return worker
+
+    def _enclosure(self, approvals: Approvals, digest: str) -> Enclosure:
+        site = self.site
+        bench = HospitalBench(
+            base=site.base,
+            site=site.name,
+            manifest=str(site.manifest),
+            cache=str(site.cache),
+            device=site.file.device,
+            threads=site.file.threads,
+            compute=site.file.compute,
+        )
+        data = [site.manifest.parent]
+        if site.base.endswith(".safetensors"):
+            data.append(Path(site.base).parent)
+        log_file = site.work / "logs" / "app.log"
+        return Enclosure(
+            approvals.unpack(digest), tuple(data), site.cache, {"site": site.name}, bench.to_json(), log_file
+        )
+
+    def _asked(self, task: Task, worker_of: Callable[[Task], Worker], request: guard.Request) -> RecordDict:
+        """What the app answers, decoded; it is not trusted."""
+        numbers = request.sent.flat_P.nbytes if request.sent else 0
+        try:
+            worker = worker_of(task)
+            body = worker.ask(
+                message_to_proto(task.message).SerializeToString(), seconds=_TRAINING_S, longest=numbers + _SLACK
+            )
+            answer = message_from_proto(MessageProto.FromString(body))
+        except (DecodeError, ValueError, TypeError) as error:
+            raise PolicyError("the app answered with something that is no message") from error
+        if answer.has_error():
+            raise WorkerFailedError(f"the app answered with error={int(answer.error.code)}")
+        return answer.content
+
+
+class _UnapprovedError(Exception):
+    """The bundle of a run may not run here."""
+
+
+def _refusal(code: int, reason: str, told: str) -> Outcome:
+    """A refusal: the reason for the site's own books, and what the coordinator is told."""
+    log.error("the coordinator's message is refused: %s", reason)
+    return Outcome(ledger.REFUSED, Error(code, told), {"reason": reason})
+
+
+def _round_of(task: Task) -> int:
+    group = task.message.metadata.group_id
+    return int(group) if group.isdigit() else 0
+
+
+def _id_of(reply: Any) -> str:  # noqa: ANN401 (Flower's message; its identifier is the hash of its content)
+    return str(reply.object_id)
+
+
+def _tell(outcome: Outcome, about: Mapping[str, Any]) -> None:
+    if outcome.kind == ledger.UPDATE:
+        log.info("round %s: an update of %s bytes is on its way", about["round"], f"{about['bytes']:,}")
+    elif outcome.kind == ledger.NAME:
+        log.info("the coordinator asked for this site's name")

@@ -1,0 +1,151 @@
+"""The SuperNode's local interface, as Flower's own executor uses it: take a task, read its message, answer it.
+
+Everything of Flower that is not public stands in this file, and in one line of `client.supernode`; pyproject.toml pins
+the release that it was written for. It speaks to the SuperNode of this machine alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httpx
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import SubStatus
+from flwr.common.serde import message_to_proto
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+if TYPE_CHECKING:
+    from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+
+_ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+_TRIES = 5  # of a call to a process on the same machine
+
+
+class RuntimeUnreachableError(Exception):
+    """The SuperNode of this machine does not answer: it starts, stops, or is gone."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One message to answer.
+
+    Attributes:
+        message: what the coordinator sent.
+        context: Flower's record of this node in the run.
+        run: the run's number.
+        bundle: the app bundle of the run, as it came.
+        lost: set when the SuperNode no longer waits for the answer.
+    """
+
+    message: Message
+    context: Context
+    run: int
+    bundle: bytes
+    _client: RuntimeHttpClient = field(repr=False)
+    _heartbeat: HeartbeatSender = field(repr=False)
+    lost: threading.Event = field(default_factory=threading.Event)
+
+    def reply(self, content: RecordDict | Error) -> Message:
+        """The message that answers, not sent yet."""
+        return Message(content, reply_to=self.message)
+
+    def answer(self, reply: Message) -> None:
+        """Hand the answer to the SuperNode, which sends it on.
+
+        Raises:
+            RuntimeUnreachableError: it does not answer; the answer is dropped.
+        """
+        try:
+            push_message(self._client, reply, self.context)
+        except httpx.HTTPError as error:
+            raise RuntimeUnreachableError from error
+
+    def close(self, *, completed: bool) -> None:
+        """Give the task back. What is said of a failure stays on this machine."""
+        status = SubStatus.COMPLETED if completed else SubStatus.FAILED
+        push_task_output(self._client, self.context if completed else None, status, "")
+        if self._heartbeat.is_running:
+            self._heartbeat.stop()
+        self._client.close()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The local interface of the SuperNode at a port of the loopback interface.
+
+    Attributes:
+        port: where it listens.
+        secret: what the SuperNode shares with its executor, so that no other user of this machine can take a task.
+    """
+
+    port: int
+    secret: bytes = field(repr=False)
+
+    def acquire(self) -> Task | None:
+        """The next task, or None while there is none.
+
+        Raises:
+            RuntimeUnreachableError: the SuperNode does not answer.
+        """
+        signed = SuperExecAuthHttpInterceptor(master_secret=self.secret, protected_methods={_ACQUIRE})
+        client = self._client(RuntimeVersionHttpInterceptor(component_name="SuperExec"), signed)
+        try:
+            answer = client.AcquireTask(AcquireTaskRequest(supported_task_types={TaskType.CLIENT_APP}))
+            return self._open(answer.token) if answer.HasField("task") and answer.token else None
+        except (httpx.HTTPError, OSError, RuntimeError) as error:
+            raise RuntimeUnreachableError from error
+        finally:
+            client.close()
+
+    def _open(self, token: str) -> Task:
+        client = self._client(
+            RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"), RuntimeTokenHttpInterceptor(token)
+        )
+        lost = threading.Event()
+        heartbeat = HeartbeatSender(lambda: _beat(client, lost))
+        heartbeat.start()
+        message, context, run, fab = pull_task_input(client)
+        return Task(message, context, int(run.run_id), bytes(fab.content), client, heartbeat, lost)
+
+    def _client(self, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
+        retry = make_simple_http_retry_invoker()
+        retry.max_tries = _TRIES
+        return RuntimeHttpClient.from_server_address(
+            server_address=f"127.0.0.1:{self.port}",
+            insecure=True,
+            root_certificates=None,
+            interceptors=list(interceptors),
+            retry_invoker=retry,
+        )
+
+
+def _beat(client: RuntimeHttpClient, lost: threading.Event) -> bool:
+    """Tell the SuperNode that its task is worked on; it says whether it still waits."""
+    try:
+        answer = client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+    except httpx.HTTPError:
+        return False
+    if not answer.success:
+        lost.set()
+    return True
+
+
+def wire_bytes(message: Message) -> int:
+    """Bytes of a message as the SuperNode sends it: its envelope and every object in it."""
+    objects = sum(len(item.deflate()) for item in get_all_nested_objects(message).values())
+    envelope = message_to_proto(remove_content_from_message(message)), get_object_tree(message)
+    return objects + sum(int(part.ByteSize()) for part in envelope)

@@ -1,0 +1,133 @@
+"""The SuperNode as a process of `client.run`: started, watched, restarted for as long as the site runs.
+
+Its own lines go to a file; what an operator must know of them is told in a sentence. Flower's SuperNode ends by itself
+when the coordinator does not know it (any more), so that it is started again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from client.site import Site
+
+log = logging.getLogger(__name__)
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
+_STOP_S = 15.0
+_LARGEST_LOG = 10 << 20  # bytes; then the file starts anew
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# What Flower says, and what it means to an operator.
+_MEANINGS = (
+    ("[code: 2001]", "the coordinator wants every site registered; send it this site's .pub file"),
+    ("[code: 2004]", "the coordinator does not know this site's key, has revoked it, or sees it connected already"),
+    ("certificate verify failed", "the coordinator's certificate is refused; see the checks (--check)"),
+    ("SSL/TLS handshake error", "the secure connection cannot be made; see the checks (--check)"),
+    ("Incompatible", "the coordinator runs another release of Flower; both need the one that requirements.lock names"),
+)
+
+
+@dataclass
+class Node:
+    """The SuperNode of a site.
+
+    Attributes:
+        site: whose.
+        secret: file that it shares with the executor.
+    """
+
+    site: Site
+    secret: Path
+    _process: subprocess.Popen[str] | None = None
+    _pause_s: float = _FIRST_PAUSE_S
+    _next_start: float = 0.0
+    _away_since: datetime | None = None
+    _connected: threading.Event = field(default_factory=threading.Event)
+
+    def keep_running(self) -> None:
+        """Start the process if it is not there and its pause is over; call this every now and then."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        if self._process is not None:
+            self._process = None
+            if self._connected.is_set():  # it had worked: the next start may come soon
+                self._pause_s = _FIRST_PAUSE_S
+            self._next_start = time.monotonic() + self._pause_s
+            log.warning("the connection has ended; trying again in %.0f s", self._pause_s)
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self._connected.clear()
+        if time.monotonic() >= self._next_start:
+            self._start()
+
+    def stop(self) -> None:
+        """End the process as it asks to be ended, and by force if it does not listen."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def command(self) -> list[str]:
+        """The stock SuperNode's arguments, with ours before them."""
+        file = self.site.file
+        return [
+            sys.executable, "-m", "client.supernode", str(file.poll_s), str(os.getpid()),
+            "--superlink", file.superlink,
+            "--root-certificates", str(self.site.root_certificate),
+            "--auth-supernode-private-key", str(self.site.private_key),
+            "--isolation", "process", "--superexec-auth-secret-file", str(self.secret),
+            "--host", "127.0.0.1", "--port", str(file.port),
+            "--node-config", f'site="{self.site.name}"',
+        ]  # fmt: skip
+
+    def _start(self) -> None:
+        quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "PYTHONUNBUFFERED": "1"}
+        home = self.site.work / "flwr"
+        self._process = subprocess.Popen(  # noqa: S603 (our own interpreter; the site's file is the hospital's own)
+            self.command(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | quiet | {"FLWR_HOME": str(home)},
+            start_new_session=True,  # Ctrl-C in the terminal is ours to hand on
+        )
+        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        path = self.site.work / "logs" / "supernode.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        too_large = path.is_file() and path.stat().st_size > _LARGEST_LOG
+        with path.open("w" if too_large else "a", encoding="utf-8") as file:
+            for line in process.stdout or ():
+                text = _COLOURS.sub("", line).rstrip()
+                file.write(text + "\n")
+                file.flush()
+                self._understand(text)
+
+    def _understand(self, line: str) -> None:
+        if "SuperNode ID:" in line or "Connection successful after" in line:
+            self._connected.set()
+            self._away_since = None
+            log.info("connected to the coordinator; waiting for work")
+        elif "Connection attempt failed, retrying in" in line:
+            if self._away_since is None:
+                self._away_since = datetime.now(UTC)
+            since = self._away_since.astimezone().strftime("%H:%M:%S")
+            wait = line.rpartition("retrying in ")[2]
+            log.warning("the coordinator has not answered since %s; next try in %s", since, wait)
+        else:
+            for sign, meaning in _MEANINGS:
+                if sign in line:
+                    log.error("%s", meaning)

@@ -1,0 +1,193 @@
+"""The app's process, seen from the hospital's side: started for an approved bundle, asked, and ended.
+
+It stays between messages, so that torch and the frozen base are loaded once, and ends with its bundle, its run, a
+failure, or an attempt at anything that it is not allowed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ccfexp
+from ccfexp.errors import PolicyError
+from client.sandbox import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_BOOT = Path(__file__).parent / "sandbox" / "boot.py"
+# What a program needs of its machine; nothing else of the environment is handed on.
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
+_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "MKL_")
+_SYSTEM = (
+    "/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/nix", "/proc", "/sys",
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/nsswitch.conf", "/etc/gai.conf",
+    "/etc/mime.types", "/etc/alternatives",
+)  # fmt: skip
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "shm", "nvidia*", "dri", "kfd", "infiniband")
+_START_S = 120.0
+
+
+class WorkerStoppedError(Exception):
+    """The site is shutting down, or nobody waits for the answer any more."""
+
+
+class WorkerFailedError(Exception):
+    """The app failed, died, or took too long; the text names a kind and nothing of the data."""
+
+
+@dataclass(frozen=True)
+class Enclosure:
+    """What an app is given.
+
+    Attributes:
+        bundle: folder of its unpacked, approved files.
+        data: folders that it may read.
+        cache: folder that it may write to.
+        node_config: what it is told of the site.
+        bench: JSON of what it needs to train (`client.workbench`).
+        log: file that its output goes to.
+    """
+
+    bundle: Path
+    data: tuple[Path, ...]
+    cache: Path
+    node_config: dict[str, str]
+    bench: str
+    log: Path
+
+    def setup(self) -> dict[str, Any]:
+        """What the process is told before it shuts itself in."""
+        model = Path(ccfexp.__file__).parent
+        prefixes = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)}
+        read = [*prefixes, *_SYSTEM, str(model), str(self.bundle), str(_BOOT.parent), *map(str, self.data)]
+        devices = [str(device) for name in _DEVICES for device in Path("/dev").glob(name)]
+        return {
+            "bundle": str(self.bundle),
+            "paths": [str(self._packages(model))],
+            "read": read,
+            "write": [str(self.cache), *devices],
+            "node_config": self.node_config,
+        }
+
+    def _packages(self, model: Path) -> Path:
+        """A folder with nothing in it but the model package: an import lists the folders that it looks in."""
+        folder = self.cache / "packages"
+        folder.mkdir(parents=True, exist_ok=True)
+        link = folder / model.name
+        if link.is_symlink() and link.readlink() != model:
+            link.unlink()
+        if not link.is_symlink():
+            link.symlink_to(model)
+        return folder
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the process."""
+        kept = {key: value for key, value in os.environ.items() if key in _ENVIRONMENT or key.startswith(_PREFIXES)}
+        scratch = str(self.cache / "tmp")
+        quiet = {"HF_HUB_OFFLINE": "1", "FLWR_TELEMETRY_ENABLED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+        places = {"HOME": scratch, "TMPDIR": scratch, "FLWR_HOME": scratch, "XDG_CACHE_HOME": scratch}
+        return kept | quiet | places | {"CCFEXP_BENCH": self.bench}
+
+
+class Worker:
+    """One process for one approved bundle and one run.
+
+    Args:
+        enclosure: what it is given.
+        stopped: asked several times a second; true ends whatever is waited for.
+
+    Raises:
+        WorkerFailedError: the app cannot be loaded.
+        WorkerStoppedError: stopped before it was.
+        PolicyError: while loading, it tried something that it is not allowed.
+    """
+
+    def __init__(self, enclosure: Enclosure, stopped: Callable[[], bool]) -> None:
+        self._stopped = stopped
+        (enclosure.cache / "tmp").mkdir(parents=True, exist_ok=True)
+        enclosure.log.parent.mkdir(parents=True, exist_ok=True)
+        with enclosure.log.open("ab") as log:
+            # No shell and no words from outside: our own interpreter and our own file.
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-s", str(_BOOT)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=enclosure.environment(),
+                cwd=enclosure.cache,
+                start_new_session=True,
+            )
+        if self._process.stdin is None or self._process.stdout is None:
+            raise WorkerFailedError("no pipe")
+        self._sink, self._source = self._process.stdin.fileno(), self._process.stdout.fileno()
+        try:
+            frames.write_frame(self._sink, frames.SETUP, json.dumps(enclosure.setup()).encode())
+            kind, body = self._read(_START_S, 1024)
+        except BrokenPipeError as error:
+            self.close()
+            raise WorkerFailedError("the app's process ended at its start") from error
+        if kind != frames.READY:
+            self.close()
+            raise WorkerFailedError("the app cannot be loaded")
+        self.landlock = int(body)
+
+    def ask(self, message: bytes, *, seconds: float, longest: int) -> bytes:
+        """The app's answer to a serialised message, at most ``longest`` bytes of it.
+
+        Raises:
+            PolicyError: it tried to read, write or reach what it is not allowed; the process is ended.
+            WorkerFailedError: it failed, died, took longer than ``seconds`` or answered more; the process is ended.
+            WorkerStoppedError: stopped; the process is ended.
+        """
+        try:
+            frames.write_frame(self._sink, frames.REQUEST, message)
+        except BrokenPipeError as error:
+            self.close()
+            raise WorkerFailedError("the app's process is gone") from error
+        kind, body = self._read(seconds, longest)
+        if kind == frames.REPLY:
+            return body
+        self.close()
+        raise WorkerFailedError(f"the app failed: {_printable(body)}")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can be asked."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End the process and everything that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _read(self, seconds: float, longest: int) -> tuple[bytes, bytes]:
+        try:
+            kind, body = frames.read_frame(self._source, longest, end=time.monotonic() + seconds, stopped=self._stopped)
+        except frames.FrameError as error:
+            stopped = self._stopped()
+            self.close()
+            if stopped:
+                raise WorkerStoppedError from error
+            raise WorkerFailedError(f"no answer from the app: {error}") from error
+        if kind == frames.DENIED:
+            self.close()
+            raise PolicyError(f"the app tried {_printable(body)}; it was stopped")
+        return kind, body
+
+
+def _printable(body: bytes) -> str:
+    return "".join(sign if sign.isprintable() else " " for sign in body[:100].decode("utf-8", "replace"))
