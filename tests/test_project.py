@@ -33,10 +33,14 @@ def imported() -> set[str]:
     """Return the top-level names that the shipped packages import."""
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     assert len(files) > 20
-    nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-    return {name.split(".")[0] for name in names}
+    names: set[str] = set()
+    for path in files:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        found |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        # A script that is started by its path imports its neighbours by their bare names.
+        names |= {name.split(".")[0] for name in found if not (path.parent / f"{name}.py").is_file()}
+    return names
 
 
 @pytest.mark.parametrize("requirement", RUN + EXTRA, ids=lambda requirement: requirement.name)

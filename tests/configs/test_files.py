@@ -11,10 +11,11 @@ import pytest
 import configs
 from ccfexp.data.phantom.presets import SITES
 from ccfexp.errors import ConfigError
+from client.site import load_site
 from configs.run import RunConfig
 
 FOLDER = Path(configs.__file__).parent
-FILES = sorted(FOLDER.rglob("*.yaml"))
+FILES = sorted(path for path in FOLDER.rglob("*.yaml") if path.parent != configs.SITES)
 OPENING = (
     r"# python -m \S+.*\n",
     r"(?m)^# Expected time: +\S",
@@ -39,6 +40,16 @@ def test_a_file_opens_with_command_time_and_figure(path: Path) -> None:
     assert re.match(OPENING[0], opening)
     assert path.stem in opening.splitlines()[0].split() or path.stem == "default"
     assert all(re.search(pattern, opening) for pattern in OPENING[1:])
+
+
+@pytest.mark.parametrize("name", ["A", "B", "C"])
+def test_a_site_file_of_the_demonstration_loads_and_says_how_it_is_used(name: str) -> None:
+    """Each has a port of its own, and its first line is the command."""
+    sites = {path.stem: load_site(path.stem, None) for path in configs.SITES.glob("*.yaml")}
+
+    assert sites[name].name == name
+    assert len({site.file.port for site in sites.values()}) == len(sites) == 3
+    assert sites[name].path.read_text(encoding="utf-8").startswith(f"# python -m client.run --site {name}\n")
 
 
 def test_the_named_hospitals_are_those_of_the_default_run() -> None:
