@@ -85,13 +85,7 @@ class Chain:
                 raise LedgerError(f"{self.path.name} is missing but its head is there; restore it from a backup")
             return []
         with self._locked() as file:
-            file.seek(0)
-            whole = _complete(file.read())
-            entries: list[Entry] = []
-            for number, line in enumerate(whole.splitlines(), start=1):
-                entries.append(self._parsed(line, number, entries[-1].hash if entries else _FIRST))
-            self._check_head(entries[-1] if entries else None, [entry.hash for entry in entries])
-            return entries
+            return self._verified(_complete(file.read()))
 
     @property
     def _head_path(self) -> Path:
@@ -109,30 +103,29 @@ class Chain:
             yield file
 
     def _last(self, file: IO[bytes]) -> Entry | None:
-        """The last complete entry, compared with the head; a half-written line after it is cut off."""
-        file.seek(0)
+        """The last entry of the whole, checked chain; a half-written line after it is cut off."""
         content = file.read()
         whole = _complete(content)
-        lines = whole.splitlines()
-        if not lines:
-            self._check_head(None, [])
-            last = None
-        else:
-            last = self._parsed(lines[-1], len(lines), None)
-            previous = json.loads(lines[-1])["previous"]
-            self._check_head(last, [previous, last.hash])
+        entries = self._verified(whole)
         if len(content) > len(whole):
             file.truncate(len(whole))
-        return last
+        return entries[-1] if entries else None
 
-    def _parsed(self, line: bytes, number: int, previous: str | None) -> Entry:
-        """The entry in a line, if it is what was written there; `previous` None leaves the link unchecked."""
+    def _verified(self, whole: bytes) -> list[Entry]:
+        entries: list[Entry] = []
+        for number, line in enumerate(whole.splitlines(), start=1):
+            entries.append(self._parsed(line, number, entries[-1].hash if entries else _FIRST))
+        self._check_head([entry.hash for entry in entries])
+        return entries
+
+    def _parsed(self, line: bytes, number: int, previous: str) -> Entry:
+        """The entry in a line, if it is what was written there and follows the one with the hash `previous`."""
         try:
             found = json.loads(line)
             same = set(found) == _KEYS and canonical_json(found).encode() == line
             body = {name: value for name, value in found.items() if name != "hash"}
-            linked = previous is None or found["previous"] == previous
-            if not (same and linked and found["number"] == number and found["hash"] == _hash(body)):
+            linked = found["previous"] == previous and found["number"] == number
+            if not (same and linked and found["hash"] == _hash(body)):
                 raise ValueError("altered")
         except (ValueError, TypeError, KeyError) as error:
             raise LedgerError(
@@ -141,7 +134,7 @@ class Chain:
             ) from error
         return Entry(number, found["time"], found["kind"], found["facts"], found["hash"])
 
-    def _check_head(self, last: Entry | None, hashes: list[str]) -> None:
+    def _check_head(self, hashes: list[str]) -> None:
         """The head must be the last entry, or after a crash the one before it."""
         try:
             head = json.loads(self._head_path.read_text(encoding="utf-8"))
@@ -150,14 +143,11 @@ class Chain:
             number, digest = 0, _FIRST
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise LedgerError(f"{self._head_path.name} cannot be read; restore it from a backup") from error
-        written = last.number if last else 0
-        if number == written and digest == (last.hash if last else _FIRST):
-            return
-        before = hashes[-2] if len(hashes) > 1 else _FIRST
-        if number == written - 1 and digest == before:
+        links = [_FIRST, *hashes]
+        if number in (len(hashes), len(hashes) - 1) and number >= 0 and links[number] == digest:
             return
         raise LedgerError(
-            f"{self.path.name} has entries={written} but its head counts {number}: lines were removed or replaced; "
+            f"{self.path.name} has entries={len(hashes)} but its head counts {number}: lines were removed or replaced; "
             "nothing may leave until it is restored from a backup and the cause is known"
         )
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Level = Literal["ready", "warning", "not ready"]
 _FREE_DISK = 1 << 30  # bytes that features, ledger and logs may need
+_SHOWN = 12  # lines of what is wrong with a manifest
 _GPU_BASE = 1 << 30  # bytes of GPU memory besides 16 for each weight
 
 
@@ -167,7 +168,9 @@ def _manifest(site: Site, image_size: int) -> tuple[Check, int]:
                 "patients or lower the limit"
             )
     except CCFExpError as error:
-        return Check("manifest", "not ready", str(error)), 0
+        problems = str(error).splitlines()
+        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        return Check("manifest", "not ready", "\n".join([*problems[:_SHOWN], *more])), 0
     text = f"{patients} training patients, {len(rows)} images; hashes, consent and split as they must be"
     return Check("manifest", "ready", text), patients
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,13 @@ from google.protobuf.message import DecodeError
 from ccfexp.errors import PolicyError, WireError
 from client import guard, ledger
 from client.approvals import Approvals, digest_of
-from client.flower_runtime import Runtime, wire_bytes
+from client.flower_runtime import Runtime, Task, wire_bytes
 from client.site import Site
 from client.workbench import HospitalBench
 from client.worker import Enclosure, Worker, WorkerFailedError, WorkerStoppedError
 
 if TYPE_CHECKING:
-    from client.flower_runtime import Task
+    from strategies.wire import AdapterMessage
 
 log = logging.getLogger(__name__)
 REFUSED, FAILED, UNAPPROVED, STOPPED = 101, 102, 103, 104
@@ -62,6 +62,7 @@ class Executor:
     patients: int
     stop: threading.Event = field(default_factory=threading.Event)
     _worker: tuple[tuple[str, int], Worker] | None = None
+    _task: Task | None = None
 
     def step(self) -> bool:
         """Deal with the next message; False if there is none.
@@ -88,6 +89,7 @@ class Executor:
 
     def _deal_with(self, task: Task) -> bool:
         """Answer a task; False if it was dropped."""
+        self._task = task
         book = ledger.EgressLedger.of(self.site)
         about = {"run": f"{task.run}", "round": _round_of(task)}
         try:
@@ -101,12 +103,14 @@ class Executor:
         book.record(outcome.kind, about | dict(outcome.facts))  # before it is sent
         task.answer(reply)
         _tell(outcome, about)
+        if outcome.kind == ledger.NAME:
+            self._warm_up(task)
         return True
 
     def _outcome(self, task: Task, book: ledger.EgressLedger) -> Outcome:
+        standing = guard.Standing(self.site.name, self.base_sha256, self.patients, book.updates())
         try:
-            worker_of = self._approved(task)
-            standing = guard.Standing(self.site.name, self.base_sha256, self.patients, book.updates())
+            digest = self._approved(task)
             request = guard.admit(task.message, self.site.policy, standing)
         except _UnapprovedError as error:
             return _refusal(UNAPPROVED, str(error), str(error))
@@ -115,9 +119,11 @@ class Executor:
         except PolicyError as error:
             # The hospital's limits are nobody else's business.
             return _refusal(REFUSED, str(error), "this site's policy does not allow it; its operator finds more there")
+        if request.sent is None:  # the name is answered from here: no other code is needed for it
+            return Outcome(ledger.NAME, guard.name(standing), {})
         try:
-            answer = self._asked(task, worker_of, request)
-            released = guard.release(answer, request, self.site.policy, standing)
+            answer = self._asked(task, self._process(digest, task.run), request.sent)
+            released = guard.release(answer, request.sent, self.site.policy, standing)
         except (PolicyError, WireError) as error:
             self.close()
             log.error("the gate stopped a reply: %s", error)  # noqa: TRY400 (the text says it all)
@@ -127,11 +133,10 @@ class Executor:
             log.error("%s", error)  # noqa: TRY400
             reason = "training failed at the site; its operator finds more in the log there"
             return Outcome(ledger.FAILED, Error(FAILED, reason), {"reason": str(error)})
-        kind = ledger.UPDATE if request.sent else ledger.NAME
-        return Outcome(kind, released.content, released.facts)
+        return Outcome(ledger.UPDATE, released.content, released.facts)
 
-    def _approved(self, task: Task) -> Callable[[Task], Worker]:
-        """How to get the process of the task's bundle. Raises _UnapprovedError if it may not run here."""
+    def _approved(self, task: Task) -> str:
+        """The hash of the task's bundle. Raises _UnapprovedError if it may not run here."""
         approvals = Approvals.of(self.site)
         digest = digest_of(task.bundle)
         if digest not in approvals.approved():
@@ -140,16 +145,40 @@ class Executor:
                 f"bundle {digest[:12]} is not approved at this site; its operator must review it "
                 f"(client.run --approve {digest[:12]})"
             )
+        return digest
 
-        def worker(task: Task) -> Worker:
-            key = (digest, task.run)
-            if self._worker is None or self._worker[0] != key or not self._worker[1].alive:
-                self.close()
-                enclosure = self._enclosure(approvals, digest)
-                self._worker = (key, Worker(enclosure, lambda: self.stop.is_set() or task.lost.is_set()))
-            return self._worker[1]
+    def _process(self, digest: str, run: int) -> Worker:
+        """The process of an approved bundle and a run; the last one is kept. Raises as `Worker`, or PolicyError."""
+        key = (digest, run)
+        if self._worker is None or self._worker[0] != key or not self._worker[1].alive:
+            self.close()
+            self._worker = (key, Worker(self._enclosure(Approvals.of(self.site), digest), self._stopped))
+        return self._worker[1]
 
-        return worker
+    def _warm_up(self, task: Task) -> None:
+        """Who asks for the name will soon ask for training: load the app meanwhile."""
+        try:
+            self._process(digest_of(task.bundle), task.run)
+        except (PolicyError, WorkerFailedError, WorkerStoppedError) as error:
+            log.warning("the app could not be loaded ahead: %s", error)
+
+    def _stopped(self) -> bool:
+        return self.stop.is_set() or (self._task is not None and self._task.lost.is_set())
+
+    def _asked(self, task: Task, worker: Worker, sent: AdapterMessage) -> RecordDict:
+        """What the app answers, decoded; it is not trusted."""
+        body = worker.ask(
+            message_to_proto(task.message).SerializeToString(),
+            seconds=_TRAINING_S,
+            longest=sent.flat_P.nbytes + _SLACK,
+        )
+        try:
+            answer = message_from_proto(MessageProto.FromString(body))
+        except (DecodeError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+            raise PolicyError("the app answered with something that is no message") from error
+        if answer.has_error():
+            raise WorkerFailedError(f"the app answered with error={int(answer.error.code)}")
+        return answer.content
 
     def _enclosure(self, approvals: Approvals, digest: str) -> Enclosure:
         site = self.site
@@ -169,21 +198,6 @@ class Executor:
         return Enclosure(
             approvals.unpack(digest), tuple(data), site.cache, {"site": site.name}, bench.to_json(), log_file
         )
-
-    def _asked(self, task: Task, worker_of: Callable[[Task], Worker], request: guard.Request) -> RecordDict:
-        """What the app answers, decoded; it is not trusted."""
-        numbers = request.sent.flat_P.nbytes if request.sent else 0
-        try:
-            worker = worker_of(task)
-            body = worker.ask(
-                message_to_proto(task.message).SerializeToString(), seconds=_TRAINING_S, longest=numbers + _SLACK
-            )
-            answer = message_from_proto(MessageProto.FromString(body))
-        except (DecodeError, ValueError, TypeError) as error:
-            raise PolicyError("the app answered with something that is no message") from error
-        if answer.has_error():
-            raise WorkerFailedError(f"the app answered with error={int(answer.error.code)}")
-        return answer.content
 
 
 class _UnapprovedError(Exception):

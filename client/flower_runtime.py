@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
-_TRIES = 5  # of a call to a process on the same machine
+_TRIES = 3  # of a call to a process on the same machine
 
 
 class RuntimeUnreachableError(Exception):

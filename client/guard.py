@@ -42,15 +42,9 @@ class Standing:
 
 @dataclass(frozen=True)
 class Request:
-    """A message that passed: its kind, and for training what was sent."""
+    """A message that passed: for training what was sent, None for the question after the site's name."""
 
-    kind: str
     sent: wire.AdapterMessage | None = None
-
-    @property
-    def round(self) -> int:
-        """The round, or 0 for a question."""
-        return self.sent.terms.round_number if self.sent else 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ def admit(message: Message, policy: Policy, standing: Standing) -> Request:
     if kind == MessageType.QUERY:
         if len(message.content):
             raise WireError("wire check 'records' failed: a question must be empty")
-        return Request(kind)
+        return Request()
     sent = wire.decode_message(message.content)
     if sent.terms.base_sha256 != standing.base_sha256:
         raise WireError(
@@ -93,28 +87,28 @@ def admit(message: Message, policy: Policy, standing: Standing) -> Request:
             f"policy.max_epsilon={policy.max_epsilon} asks for differential privacy and the run has none; only a "
             "private run is answered"
         )
-    return Request(kind, sent)
+    return Request(sent)
 
 
-def release(content: RecordDict, request: Request, policy: Policy, standing: Standing) -> Release:
-    """Check what the app answered and encode it anew.
+def name(standing: Standing) -> RecordDict:
+    """The answer to a question: the site's public name."""
+    return wire.encode_hello(wire.SiteHello(standing.site))
+
+
+def release(content: RecordDict, sent: wire.AdapterMessage, policy: Policy, standing: Standing) -> Release:
+    """Check what the app answered to a message and encode it anew.
 
     Raises:
         PolicyError: it is more than this hospital lets out.
         WireError: it is not exactly what the wire allows; the text names what was found.
     """
-    if request.sent is None:
-        hello = wire.decode_hello(content)
-        if hello.site != standing.site:
-            raise PolicyError(f"the app answered with site={hello.site!r}, not with this site's name")
-        return Release(wire.encode_hello(hello), {})
-    bounds = wire.UpdateBounds(request.sent, policy.max_update_norm, max_weight=float(standing.patients))
+    bounds = wire.UpdateBounds(sent, policy.max_update_norm, max_weight=float(standing.patients))
     update = wire.decode_update(content, bounds)
     records = wire.encode_update(update)
     size = sum(len(array.data) for record in records.array_records.values() for array in record.values())
     if size > policy.max_bytes:
         raise PolicyError(f"update bytes={size} must be at most policy.max_bytes={policy.max_bytes}")
-    return Release(records, _facts(update, request.sent))
+    return Release(records, _facts(update, sent))
 
 
 def _facts(update: wire.AdapterUpdate, sent: wire.AdapterMessage) -> dict[str, Any]:

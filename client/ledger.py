@@ -65,15 +65,16 @@ def summary(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _print(site: Site, entries: Sequence[Entry], console: Console) -> None:
-    columns = ("time", "kind", "run", "round", "bytes", "norm", "epsilon", "what")
+    columns = ("time (UTC)", "kind", "run", "round", "bytes", "norm", "epsilon", "what")
     table = Table(*columns, title=f"egress of site {site.name}")
     for entry in entries:
         facts = entry.facts
         norm = f"{facts['norm']:.4g}" if "norm" in facts else ""
         epsilon = str(facts["epsilon"] or "none") if "epsilon" in facts else ""
         what = facts.get("reason") or (f"{facts['tensors']} tensors" if "tensors" in facts else "")
-        cells = (entry.time, entry.kind, facts.get("run", ""), facts.get("round", ""), facts.get("bytes", 0))
-        table.add_row(*(str(cell) for cell in cells), norm, epsilon, str(what))
+        time, run = entry.time[:19].replace("T", " "), str(facts.get("run", ""))[:8]
+        size = f"{facts.get('bytes', 0):,}"
+        table.add_row(time, entry.kind, run, str(facts.get("round", "")), size, norm, epsilon, str(what))
     console.print(table)
     total = summary(entries)
     sent = sum(entry.kind == UPDATE for entry in entries)

@@ -46,6 +46,7 @@ def serve(site: Site, readiness: Readiness, stop: threading.Event) -> int:
     from client.flower_runtime import Runtime, RuntimeUnreachableError
     from client.node import Node
 
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what matters of its lines `Node` says
     with _alone(site):
         secret = _new_secret(site.work / "runtime.secret")
         node = Node(site, secret)
@@ -132,8 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code: 2 where something is not ready."""
     chosen = _arguments().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    for noisy in ("httpx", "flwr", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     os.environ.update({"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "HF_HUB_OFFLINE": "1"})
     try:
         site = load_site(chosen.site, chosen.site_file)

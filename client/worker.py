@@ -94,7 +94,12 @@ class Enclosure:
         """The environment of the process."""
         kept = {key: value for key, value in os.environ.items() if key in _ENVIRONMENT or key.startswith(_PREFIXES)}
         scratch = str(self.cache / "tmp")
-        quiet = {"HF_HUB_OFFLINE": "1", "FLWR_TELEMETRY_ENABLED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+        quiet = {
+            "HF_HUB_OFFLINE": "1",
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
         places = {"HOME": scratch, "TMPDIR": scratch, "FLWR_HOME": scratch, "XDG_CACHE_HOME": scratch}
         return kept | quiet | places | {"CCFEXP_BENCH": self.bench}
 

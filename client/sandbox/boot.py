@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import tomllib
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ else:
     import landlock
 
 _LONGEST = 1 << 33
-_NETWORK = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo")
+_NETWORK = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo")
 _PROCESSES = ("subprocess.Popen", "os.exec", "os.posix_spawn", "os.system", "os.spawn")
 _READS = ("open", "os.listdir", "os.scandir")
 _WRITES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
@@ -80,6 +81,7 @@ def _shut_in(setup: dict[str, Any], sink: int) -> int:
         try:
             what = _offence(event, arguments, read, write)
             if what:
+                traceback.print_stack(limit=12)  # to the site's own log: code, no values
                 frames.write_frame(sink, frames.DENIED, what.encode())
         finally:
             inside.hook = False
