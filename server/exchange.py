@@ -98,6 +98,13 @@ def checked_content(reply: Message | None) -> RecordDict:
     return reply.content
 
 
+def array_bytes(reply: Message | None) -> int:
+    """How many bytes the arrays of a reply hold; 0 for one that did not come or reports an error."""
+    if reply is None or reply.has_error():
+        return 0
+    return sum(len(array.data) for record in reply.content.array_records.values() for array in record.values())
+
+
 def in_order(keys: Sequence[str], arrivals: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, _T]]:
     """The arrivals, one for each key, in the order of the keys; an early one is held until its turn."""
     held: dict[str, _T] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import tomllib
 import zipfile
@@ -81,4 +80,4 @@ def test_project_file_is_shipped_with_the_components(bundle: zipfile.ZipFile) ->
     app = tomllib.loads(bundle.read("pyproject.toml").decode())["tool"]["flwr"]["app"]
 
     assert app["components"] == {"serverapp": "server.app:app", "clientapp": "client.app:app"}
-    assert json.dumps(app["config"]) == json.dumps({"hydra": ""})
+    assert app["config"] == {"config": "default", "hydra": "", "sites": 0}
