@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
+import yaml
 
 from ccfexp._io import atomic_write_bytes
 
@@ -95,9 +96,7 @@ def hospital_files(name: str, addresses: Addresses, number: int, ca: bytes, bund
     superlink = f"[{host}]:{addresses.port}" if ":" in host else f"{host}:{addresses.port}"
     node_port = _FIRST_NODE_PORT + number % _NODE_PORTS
     return {
-        "site.yaml": _render(
-            "site.yaml.j2", name=json.dumps(name) if name.isdigit() else name, superlink=superlink, node_port=node_port
-        ),
+        "site.yaml": _render("site.yaml.j2", name=name, superlink=superlink, node_port=node_port),
         "README.md": _render("README.md.j2", name=name, superlink=superlink),
         "ca.crt": ca,
         "bundle.fab": bundle,
@@ -131,4 +130,14 @@ def _render(template: str, **values: object) -> bytes:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 (no HTML: shells and configuration files, whose values are quoted or checked)
     )
+    environment.filters["yaml"] = _yaml
     return environment.get_template(template).render(**values).encode()
+
+
+def _yaml(text: str) -> str:
+    """A text as YAML, with quotes only where YAML would read something else: a site may be called 007 or No."""
+    try:
+        plain = yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        plain = False
+    return text if plain else json.dumps(text)
