@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-# Flower's numbers for a message, or the reply to it, that was dropped because its time to live had passed.
-_EXPIRED = (3, 4)
-_FIRST_OF_OURS = 100  # the numbers below are Flower's own, and so are their texts
+# Flower's own numbers: the message, or the reply to it, outlived its time; the node went offline.
+_LOST = (3, 4, 5)
 _MAX_REASON = 300  # characters of a site's error text that are kept
 
 
@@ -91,13 +90,12 @@ def checked_content(reply: Message | None) -> RecordDict:
     Raises:
         WireError: there is no reply, or the site reported an error (its text is shortened and made printable).
     """
-    if reply is None or (reply.has_error() and reply.error.code in _EXPIRED):
+    if reply is None or (reply.has_error() and reply.error.code in _LOST):
         raise WireError("wire check 'reply' failed: reply=None, expected one in time; the site is offline or too slow")
     if reply.has_error():
         reason = "".join(sign if sign.isprintable() else " " for sign in str(reply.error.reason)[:_MAX_REASON])
-        who = "Flower" if reply.error.code < _FIRST_OF_OURS else "the site"
         raise WireError(
-            f"wire check 'reply' failed: error={reply.error.code}, expected an update; {who} says: {reason}"
+            f"wire check 'reply' failed: error={reply.error.code}, expected an update; the site says: {reason}"
         )
     return reply.content
 
