@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import shlex
+from typing import TYPE_CHECKING, Protocol
 
 from flwr.serverapp import Grid, ServerApp
 
@@ -12,13 +13,18 @@ if TYPE_CHECKING:
     from flwr.app import Context
 
     from server.checkpoint import Progress
-    from server.federation import Federation
 
 
-def make_app(
-    settle: Callable[[Context], Federation], on_finished: Callable[[Progress], None] | None = None
-) -> ServerApp:
-    """A ServerApp that runs the federation which `settle` makes when the run starts, not before.
+class Run(Protocol):
+    """What the app runs: a federation, or one with a journal."""
+
+    def run(self, grid: Grid) -> Progress:
+        """Train until the last round."""
+        ...
+
+
+def make_app(settle: Callable[[Context], Run], on_finished: Callable[[Progress], None] | None = None) -> ServerApp:
+    """A ServerApp that runs what `settle` makes when the run starts, not before.
 
     Flower drops what a ServerApp returns; `on_finished` gets the final progress.
     """
@@ -33,11 +39,14 @@ def make_app(
     return app
 
 
-def _from_run_config(context: Context) -> Federation:
-    """The federation of a `flwr run`: the default configuration with the overrides in `hydra`."""
-    from server.settle import settle
+def _from_run_config(context: Context) -> Run:
+    """The run of a `flwr run`: a named configuration with overrides, and how many sites to wait for."""
+    from configs.named import load_named
+    from server.deployment import Deployment
 
-    return settle("default", str(context.run_config.get("hydra", "")).split())
+    values = context.run_config
+    config = load_named(str(values.get("config", "default")), shlex.split(str(values.get("hydra", ""))))
+    return Deployment(config, context.run_id, int(values.get("sites", 0)))
 
 
 app = make_app(_from_run_config)

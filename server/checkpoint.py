@@ -38,6 +38,7 @@ class RoundRecord:
     weights: dict[str, float] = field(default_factory=dict)  # site -> public weight
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # site -> public numbers
     refused: dict[str, str] = field(default_factory=dict)  # site -> why its reply was not used
+    received_bytes: dict[str, int] = field(default_factory=dict)  # site -> size of the arrays in its reply, used or not
     evaluation: dict[str, float] = field(default_factory=dict)  # what the on_round hook measured
 
     def means(self) -> dict[str, float]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+# Flower's own numbers: the message, or the reply to it, outlived its time; the node went offline.
+_LOST = (3, 4, 5)
 _MAX_REASON = 300  # characters of a site's error text that are kept
 
 
@@ -88,7 +90,7 @@ def checked_content(reply: Message | None) -> RecordDict:
     Raises:
         WireError: there is no reply, or the site reported an error (its text is shortened and made printable).
     """
-    if reply is None:
+    if reply is None or (reply.has_error() and reply.error.code in _LOST):
         raise WireError("wire check 'reply' failed: reply=None, expected one in time; the site is offline or too slow")
     if reply.has_error():
         reason = "".join(sign if sign.isprintable() else " " for sign in str(reply.error.reason)[:_MAX_REASON])
@@ -96,6 +98,13 @@ def checked_content(reply: Message | None) -> RecordDict:
             f"wire check 'reply' failed: error={reply.error.code}, expected an update; the site says: {reason}"
         )
     return reply.content
+
+
+def array_bytes(reply: Message | None) -> int:
+    """How many bytes the arrays of a reply hold; 0 for one that did not come or reports an error."""
+    if reply is None or reply.has_error():
+        return 0
+    return sum(len(array.data) for record in reply.content.array_records.values() for array in record.values())
 
 
 def in_order(keys: Sequence[str], arrivals: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, _T]]:

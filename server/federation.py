@@ -21,7 +21,7 @@ from ccfexp._io import atomic_write_bytes
 from ccfexp.errors import RoundError, WireError
 from configs.federation import FederationConfig
 from server.checkpoint import CheckpointFolder, Progress, RoundRecord, adapter_bytes
-from server.exchange import Envelope, Patience, checked_content, exchange, in_order
+from server.exchange import Envelope, Patience, array_bytes, checked_content, exchange, in_order
 from server.roster import Roster
 from strategies import registry, wire
 from strategies.aggregation import SiteUpdate
@@ -34,8 +34,23 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 OnRound = Callable[[int, dict[str, torch.Tensor], dict[str, float]], Mapping[str, float] | None]
-OnReply = Callable[[int, str, str | None], None]
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one site in one round; all of it is public."""
+
+    round_number: int
+    site: str
+    refused: str | None  # why its reply is not used
+    seconds: float  # since the round began
+    received_bytes: int  # of the arrays in its reply
+    metrics: Mapping[str, float]  # empty if refused
+
+
+OnReply = Callable[[Answer], None]
+OnComplete = Callable[[RoundRecord], None]
 
 
 @dataclass(frozen=True)
@@ -44,11 +59,13 @@ class Hooks:
 
     on_round(round, adapter, means) is called with every new adapter (round 0 is the initial one) before the round is
     complete; the numbers that it returns are kept in the history as that round's evaluation.
-    on_reply(round, site, refused) is called for every site, with the reason if its reply was refused and None if used.
+    on_reply(answer) is called for every site asked, used or refused, as the replies come.
+    on_complete(record) is called when a round is safely on the disk.
     """
 
     on_round: OnRound | None = None
     on_reply: OnReply | None = None
+    on_complete: OnComplete | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,8 @@ class Federation:
         while progress.round_number < self.config.rounds:
             progress = self._round(grid, roster.sites(wanted=wanted, required=self.config.min_sites), progress)
             folder.save(progress)
+            if self.hooks.on_complete is not None:
+                self.hooks.on_complete(progress.history[-1])
             wanted = self.config.min_sites  # whoever left during the run is not waited for
         about = {"round": progress.round_number, "method": self.terms.method, "rank": self.terms.rank}
         about |= {"alpha": self.terms.alpha, "config_sha256": self.terms.config_sha256}
@@ -128,7 +147,8 @@ class Federation:
         bounds = wire.UpdateBounds(sent, self.config.max_update_norm, self.config.max_weight)
         number = sent.terms.round_number
         arrivals = exchange(grid, envelopes, MessageType.TRAIN, str(number), self.patience)
-        screened = ((site, self._screened(number, site, reply, bounds)) for site, reply in arrivals)
+        began = time.monotonic()
+        screened = ((site, self._screened(site, reply, bounds, record, began)) for site, reply in arrivals)
         for site, outcome in in_order(list(sites), screened):
             if isinstance(outcome, str):
                 record.refused[site] = outcome
@@ -144,19 +164,24 @@ class Federation:
             )
 
     def _screened(
-        self, number: int, site: str, reply: Message | None, bounds: wire.UpdateBounds
+        self, site: str, reply: Message | None, bounds: wire.UpdateBounds, record: RoundRecord, began: float
     ) -> wire.AdapterUpdate | str:
         """The update in a reply, or why it is not used."""
-        refused: str | None = None
+        number, received = record.round_number, array_bytes(reply)
+        record.received_bytes[site] = received
+        outcome: wire.AdapterUpdate | str
         try:
-            return wire.decode_update(checked_content(reply), bounds)
+            outcome = wire.decode_update(checked_content(reply), bounds)
         except WireError as error:
-            refused = str(error)
-            log.warning("round %d: the reply of site %s is not used: %s", number, site, refused)
-            return refused
-        finally:
-            if self.hooks.on_reply is not None:
-                self.hooks.on_reply(number, site, refused)
+            outcome = str(error)
+            log.warning("round %d: the reply of site %s is not used: %s", number, site, outcome)
+        if self.hooks.on_reply is not None:
+            seconds = round(time.monotonic() - began, 3)
+            if isinstance(outcome, str):
+                self.hooks.on_reply(Answer(number, site, outcome, seconds, received, {}))
+            else:
+                self.hooks.on_reply(Answer(number, site, None, seconds, received, outcome.metrics))
+        return outcome
 
     def _evaluated(self, record: RoundRecord, adapter: dict[str, torch.Tensor]) -> RoundRecord:
         if self.hooks.on_round is None:

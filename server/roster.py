@@ -1,7 +1,8 @@
 """Which connected node speaks for which site.
 
 Flower's node numbers change with every connection, so a node is asked once for its public site name and everything
-afterwards is ordered and recorded by that name.
+afterwards is ordered and recorded by that name. Where hospitals are registered, Flower knows the name that belongs to a
+node's key, and a node that claims another one is not used.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from server.exchange import Envelope, checked_content, exchange
 from strategies import wire
 
 if TYPE_CHECKING:
+    from flwr.app import Message
     from flwr.serverapp import Grid
 
     from server.exchange import Patience
@@ -50,6 +52,8 @@ class Roster:
         Raises:
             RoundError: fewer than `required` sites after the wait.
         """
+        # Who gave no usable name before may have been put right: with a registered key it comes back as the same node.
+        self._site_of_node = {node: site for node, site in self._site_of_node.items() if site is not None}
         end = time.monotonic() + self._wait_s
         while True:
             self._ask_new_nodes()
@@ -65,18 +69,15 @@ class Roster:
             self._patience.pause()
 
     def _ask_new_nodes(self) -> None:
-        connected = set(self._grid.get_node_ids())
-        self._site_of_node = {node: site for node, site in self._site_of_node.items() if node in connected}
-        new = sorted(connected - self._site_of_node.keys())
+        # The name under which a node's key is registered; empty where nobody registers, as in a simulation.
+        registered = {node.node_id: node.name for node in self._grid.get_nodes()}
+        self._site_of_node = {node: site for node, site in self._site_of_node.items() if node in registered}
+        new = sorted(registered.keys() - self._site_of_node.keys())
         questions = (Envelope(str(node), node, RecordDict()) for node in new)
         for key, reply in exchange(self._grid, questions, MessageType.QUERY, "sites", self._patience):
             if reply is None:
                 continue  # too slow or gone: asked again next time
-            try:
-                self._site_of_node[int(key)] = wire.decode_hello(checked_content(reply)).site
-            except WireError as error:
-                self._site_of_node[int(key)] = None
-                log.warning("a connected node is not used: %s", error)
+            self._site_of_node[int(key)] = _named(reply, registered[int(key)])
 
     def _unambiguous(self) -> dict[str, int]:
         named = [(site, node) for node, site in self._site_of_node.items() if site is not None]
@@ -84,3 +85,21 @@ class Roster:
         for site in sorted({site for site in claims if claims.count(site) > 1}):
             log.warning("site %s is claimed by %d nodes and not used", site, claims.count(site))
         return {site: node for site, node in sorted(named) if claims.count(site) == 1}
+
+
+def _named(reply: Message, registered: str) -> str | None:
+    """The site that a reply names; None if it names none or another than the node's key is registered for."""
+    try:
+        claimed = wire.decode_hello(checked_content(reply)).site
+    except WireError as error:
+        log.warning("a connected node%s is not used: %s", f" of site {registered}" if registered else "", error)
+        return None
+    if registered and claimed != registered:
+        log.warning(
+            "a connected node is not used: it says that it is site %s and its key is registered for site %s; "
+            "correct the name in its site file, or register its key under the right name",
+            claimed,
+            registered,
+        )
+        return None
+    return claimed

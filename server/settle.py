@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import configs
 from ccfexp.model import CCFExp
 from configs.client_part import ClientPart
-from configs.run import RunConfig
 from server.exchange import Patience
 from server.federation import Federation, Hooks
 from strategies.wire import Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import torch
 
+    from configs.run import RunConfig
 
-def settle(name: str, overrides: Sequence[str]) -> Federation:
-    """The federation of a named configuration, written to `runs/<name>`, waiting for `federation.min_sites` sites.
 
-    Raises:
-        ConfigError: an unknown key or impossible value.
-        WeightsError: the base is missing or altered.
-    """
-    config = configs.load(name, overrides, RunConfig)
+def run_folder(config: RunConfig) -> Path:
+    """Where a run is written: below CCFEXP_RUNS, which is the coordinator's own and never part of a configuration."""
+    return Path(os.environ.get("CCFEXP_RUNS", "runs")) / config.name
+
+
+def base_model(config: RunConfig) -> CCFExp:
+    """The base with the run's first adapter. Raises WeightsError if the base is missing or altered."""
     model = CCFExp.from_base(config.base)
     model.attach_adapter(config.adapter, config.seed)
+    return model
+
+
+def settle(config: RunConfig, *, wanted_sites: int = 0, hooks: Hooks | None = None) -> Federation:
+    """The federation of a configuration, written to its run folder.
+
+    Args:
+        config: the resolved configuration.
+        wanted_sites: how many sites to wait for before the first round; never fewer than `federation.min_sites`.
+        hooks: what watches.
+
+    Raises:
+        WeightsError: the base is missing or altered.
+    """
+    model = base_model(config)
     return federation_of(
         config,
         initial=model.adapter_state(),
         base_sha256=model.base_sha256,
-        out_dir=Path("runs") / config.name,
-        wanted_sites=config.federation.min_sites,
+        out_dir=run_folder(config),
+        wanted_sites=max(wanted_sites, config.federation.min_sites),
         patience=Patience(config.federation.round_timeout_s),
+        hooks=hooks,
     )
 
 

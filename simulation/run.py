@@ -10,12 +10,10 @@ The run is written to runs/<name>/. Interrupt it at any time: the same command g
 """
 
 import argparse
-import hashlib
 import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,7 +21,8 @@ import torch
 from ccfexp import weights
 from ccfexp.errors import CCFExpError, ConfigError
 from ccfexp.evaluation.comparison import Comparison
-from configs import available, load, resolved_json
+from configs import available, resolved_json
+from configs.named import load_named
 from configs.run import RunConfig
 from simulation.outputs import write_outputs
 from simulation.progress import RunProgress
@@ -99,13 +98,7 @@ def _config(chosen: argparse.Namespace) -> RunConfig:
     if len(names) > 1:
         raise ConfigError(f"configurations {', '.join(names)} were given; name at most one")
     name = names[0] if names else _DEFAULT
-    config = load(name, overrides, RunConfig)
-    changed = any(not word.startswith("name=") for word in overrides)
-    named = any(word.startswith("name=") for word in overrides)
-    if changed and not named:
-        # A changed run must not be mistaken for, or refused because of, the unchanged one.
-        config = replace(config, name=f"{config.name}-{_tag(overrides)}")
-    return config
+    return load_named(name, overrides)
 
 
 def _check_device(device: str) -> None:
@@ -129,10 +122,6 @@ def _check_folder(folder: Path, config: RunConfig) -> None:
             f"the folder of run name={config.name} holds a run of another configuration (its config.json); "
             "give that configuration again, choose another folder with --out, or delete the folder"
         )
-
-
-def _tag(overrides: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(overrides)).encode()).hexdigest()[:8]
 
 
 def table(comparison: Comparison) -> str:

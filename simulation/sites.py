@@ -1,7 +1,14 @@
-"""The simulated hospitals' data on disk, made once per configuration."""
+"""The simulated hospitals' data on disk, made once per configuration.
 
+    python -m simulation.sites demo --out runs/demo-sites     every site's photographs and manifest, below DIR/<SITE>
+
+They are the ones that a simulation of the same configuration trains on.
+"""
+
+import argparse
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -9,8 +16,10 @@ from typing import TypeVar
 from ccfexp._io import atomic_write_json
 from ccfexp.data.manifest import read_manifest
 from ccfexp.data.phantom.sites import PhantomSite, write_site
-from ccfexp.errors import ManifestError
+from ccfexp.errors import CCFExpError, ManifestError
 from ccfexp.evaluation.report import SiteComposition
+from configs import available
+from configs.named import load_named
 
 K = TypeVar("K", str, int)
 OnSubject = Callable[[str, int, int], None]  # site, patients done, patients
@@ -61,3 +70,30 @@ def composition(name: str, manifest: Path, image_size: int) -> SiteComposition:
 
 def _counts(values: list[K]) -> dict[K, int]:
     return {value: values.count(value) for value in sorted(set(values))}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code (0 done, 2 refused)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulation.sites", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help=f"one of {', '.join(available())}")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides of the configuration")
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets one folder a site")
+    chosen = parser.parse_intermixed_args(arguments)
+    try:
+        config = load_named(chosen.config, chosen.overrides)
+        manifests = prepare_sites(config.hospitals, config.image_size, chosen.out)
+    except CCFExpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: the disk refused: {error.strerror}; free some space or choose another --out", file=sys.stderr)
+        return 2
+    for name, manifest in manifests.items():
+        print(f"{name}  {manifest}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -20,6 +20,7 @@ from ccfexp.training import SiteData
 from configs import config_hash, resolved_json
 from configs.run import RunConfig
 from server.checkpoint import Progress
+from server.federation import Answer
 from simulation.baselines import POOLED, local_and_pooled, train_baseline
 from simulation.federate import Callbacks, Engine, run_federation
 from simulation.progress import RunProgress
@@ -171,9 +172,11 @@ def _federate(outcome: Outcome, progress: RunProgress) -> None:
             progress.advance(units * config.train.steps * len(config.hospitals), f"federated round {number}/{rounds}")
         return _validation(outcome, number, adapter)
 
-    def on_reply(number: int, site: str, refused: str | None) -> None:
-        if refused is not None:
-            progress.stage(f"round {number}: the update of site {site} was refused: {refused}")
+    def on_reply(answer: Answer) -> None:
+        if answer.refused is not None:
+            progress.stage(
+                f"round {answer.round_number}: the update of site {answer.site} was refused: {answer.refused}"
+            )
 
     outcome.histories[FEDERATED] = run_federation(
         config,

@@ -17,7 +17,7 @@ from ccfexp.errors import CheckpointError, ConfigError, RoundError
 from client.app import make_app
 from server import checkpoint
 from server.exchange import Envelope, Patience, exchange
-from server.federation import Hooks
+from server.federation import Answer, Hooks
 from simulation.engines import run_apps
 from simulation.grid import LocalGrid
 from strategies import wire
@@ -113,16 +113,16 @@ def test_a_bad_reply_is_recorded_and_the_round_goes_on_without_it(
 ) -> None:
     """The other sites' mean is what it would have been had the site not been there."""
     app = toys.spoiled(toys.toy_app(), 1, {2}, spoil)
-    heard: list[tuple[int, str, str | None]] = []
+    heard: list[Answer] = []
 
-    progress = run_apps(toys.federation(tmp_path, hooks=Hooks(on_reply=lambda *told: heard.append(told))), app, 3)
+    progress = run_apps(toys.federation(tmp_path, hooks=Hooks(on_reply=heard.append)), app, 3)
 
     assert list(progress.history[2].refused) == ["south"]
     assert f"check '{check}'" in progress.history[2].refused["south"]
     assert list(progress.history[2].weights) == ["north", "west"]
     assert list(progress.history[3].weights) == list(toys.SITES)
     assert all(torch.isfinite(tensor).all() for tensor in progress.adapter.values())
-    assert [(number, site) for number, site, refused in heard if refused] == [(2, "south")]
+    assert [(answer.round_number, answer.site) for answer in heard if answer.refused] == [(2, "south")]
     assert len(heard) == 9
 
 
@@ -326,6 +326,6 @@ def test_the_files_of_a_run_hold_public_things_only(tmp_path: Path) -> None:
     text = (tmp_path / "checkpoint" / "state.json").read_text()
     assert re.search(str(tmp_path), text) is None
     assert set(json.loads(text)["history"][1]) == {
-        "round_number", "seconds", "weights", "metrics", "refused", "evaluation",
+        "round_number", "seconds", "weights", "metrics", "refused", "received_bytes", "evaluation",
     }  # fmt: skip
     assert checkpoint.RoundRecord(**json.loads(text)["history"][1]).means()["sites"] == 3.0
