@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,7 @@ class Executor:
         runtime: the SuperNode's local interface.
         base_sha256: of the installed base.
         patients: who may be trained on.
+        signs: asked for the bytes that went out besides messages since it was last asked.
         stop: ends the work: a message in progress is dropped, one being handed over is finished.
     """
 
@@ -60,6 +61,7 @@ class Executor:
     runtime: Runtime
     base_sha256: str
     patients: int
+    signs: Callable[[], int] = lambda: 0
     stop: threading.Event = field(default_factory=threading.Event)
     _worker: tuple[tuple[str, int], Worker] | None = None
     _task: Task | None = None
@@ -81,6 +83,10 @@ class Executor:
             task.close(completed=completed)
         return True
 
+    def finish(self) -> None:
+        """The last word of a service that ends: what went out since the last entry. Raises LedgerError."""
+        ledger.EgressLedger.of(self.site).record(ledger.ENDED, {"signs": self.signs()})
+
     def close(self) -> None:
         """End the app's process."""
         if self._worker is not None:
@@ -91,7 +97,7 @@ class Executor:
         """Answer a task; False if it was dropped."""
         self._task = task
         book = ledger.EgressLedger.of(self.site)
-        about = {"run": f"{task.run}", "round": _round_of(task)}
+        about = {"run": f"{task.run}", "round": _round_of(task), "signs": self.signs()}
         try:
             outcome = self._outcome(task, book)
         except WorkerStoppedError:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from client.site import Site
 
 UPDATE, NAME, REFUSED, STOPPED, FAILED, DROPPED = "update", "name", "refused", "stopped", "failed", "dropped"
+ENDED = "service ended"
 SENT = (UPDATE, NAME, REFUSED, STOPPED, FAILED)
 """Kinds after which something goes out: an update, the site's name, or an error without details."""
 
@@ -53,15 +54,19 @@ class EgressLedger:
 
 
 def summary(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Totals by run, as JSON can express them; bytes are those of whole messages."""
-    runs: dict[str, dict[str, Any]] = defaultdict(lambda: {"updates": 0, "bytes": 0, "withheld": 0, "epsilon": None})
+    """Totals by run, as JSON can express them: bytes of messages, and of the signs of life around them."""
+    runs: dict[str, dict[str, Any]] = defaultdict(
+        lambda: {"updates": 0, "bytes": 0, "signs": 0, "withheld": 0, "epsilon": None}
+    )
     for entry in entries:
         run = runs[str(entry.facts.get("run", ""))]
         run["updates"] += entry.kind == UPDATE
         run["withheld"] += entry.kind in (REFUSED, STOPPED, FAILED, DROPPED)
         run["bytes"] += int(entry.facts.get("bytes", 0))
+        run["signs"] += int(entry.facts.get("signs", 0))
         run["last"] = entry.time
-    return {"entries": len(entries), "bytes": sum(run["bytes"] for run in runs.values()), "runs": dict(runs)}
+    totals = {name: sum(run[name] for run in runs.values()) for name in ("bytes", "signs")}
+    return {"entries": len(entries), **totals, "runs": dict(runs)}
 
 
 def _print(site: Site, entries: Sequence[Entry], console: Console) -> None:
@@ -78,10 +83,11 @@ def _print(site: Site, entries: Sequence[Entry], console: Console) -> None:
     console.print(table)
     total = summary(entries)
     sent = sum(entry.kind == UPDATE for entry in entries)
+    left, allowed = max(0, site.policy.max_rounds - sent), site.policy.max_rounds
+    last = f", last hash {entries[-1].hash[:16]}" if entries else ""
     console.print(
-        f"{sent} updates, {total['bytes']:,} bytes; {max(0, site.policy.max_rounds - sent)} rounds left of "
-        f"{site.policy.max_rounds}. Chain of {total['entries']} entries intact"
-        + (f", last hash {entries[-1].hash[:16]}." if entries else ".")
+        f"{sent} updates of {allowed} allowed, {left} left; {total['bytes']:,} bytes of messages, {total['signs']:,} of "
+        f"requests for work around them. Chain of {total['entries']} entries intact{last}."
     )
     console.print("Updates with epsilon 'none' are not anonymous: a model trained on faces can remember faces.")
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from client.site import Site
+from client.supernode import SIGNS
 
 log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
@@ -50,6 +51,8 @@ class Node:
     _next_start: float = 0.0
     _away_since: datetime | None = None
     _connected: threading.Event = field(default_factory=threading.Event)
+    _signs: dict[int, int] = field(default_factory=dict)  # process -> bytes sent besides messages
+    _signs_taken: int = 0
 
     def keep_running(self) -> None:
         """Start the process if it is not there and its pause is over; call this every now and then."""
@@ -77,6 +80,12 @@ class Node:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def take_signs(self) -> int:
+        """Bytes sent besides messages since the last call: requests for work and what messages are wrapped in."""
+        total = sum(self._signs.values())
+        taken, self._signs_taken = total - self._signs_taken, total
+        return taken
 
     def command(self) -> list[str]:
         """The stock SuperNode's arguments, with ours before them."""
@@ -112,6 +121,9 @@ class Node:
         with path.open("w" if too_large else "a", encoding="utf-8") as file:
             for line in process.stdout or ():
                 text = _COLOURS.sub("", line).rstrip()
+                if text.startswith(SIGNS):
+                    self._signs[process.pid] = int(text.removeprefix(SIGNS))
+                    continue
                 file.write(text + "\n")
                 file.flush()
                 self._understand(text)

@@ -1,6 +1,8 @@
 """Flower's SuperNode as `client.run` starts it: the stock program, asking for work as often as the site's file says.
 
 ``python -m client.supernode POLL_S PARENT_PID [flower-supernode's own arguments]``
+
+It also tells its parent how many bytes it has sent besides messages, which the ledger counts by themselves.
 """
 
 from __future__ import annotations
@@ -8,6 +10,41 @@ from __future__ import annotations
 import sys
 import time
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import httpx
+
+SIGNS = "signs of life: "
+_MESSAGES = ("/push-object", "/push-messages")
+_TELL_S = 1.0
+
+
+def envelope_bytes(request: httpx.Request) -> int:
+    """What a request adds to the messages: its first line and headers, and the body of one that carries no message."""
+    first = len(request.method) + len(request.url.raw_path) + len("  HTTP/1.1\r\n")
+    headers = sum(len(name) + len(value) + len(": \r\n") for name, value in request.headers.raw)
+    body = 0 if request.url.path.endswith(_MESSAGES) else int(request.headers.get("content-length", 0))
+    return first + headers + len("\r\n") + body
+
+
+def _count_requests() -> None:
+    """Tell the parent every second, in a line, how many bytes went out besides messages."""
+    import httpx
+
+    send = httpx.HTTPTransport.handle_request
+    sent, told = 0, 0.0
+
+    def handle(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        nonlocal sent, told
+        sent += envelope_bytes(request)
+        if time.monotonic() - told > _TELL_S:
+            told = time.monotonic()
+            sys.stderr.write(f"{SIGNS}{sent}\n")
+            sys.stderr.flush()
+        return send(transport, request)
+
+    vars(httpx)["HTTPTransport"].handle_request = handle
 
 
 def main() -> None:
@@ -22,6 +59,7 @@ def main() -> None:
 
     # Flower pauses three seconds whenever there is no message, which is most of what a short round costs.
     vars(start_client_internal)["time"] = SimpleNamespace(sleep=sleep)
+    _count_requests()
     sys.argv = ["flower-supernode", *sys.argv[3:]]
     start_parent_process_monitor(parent)
     flower_supernode()
