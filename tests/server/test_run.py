@@ -29,7 +29,7 @@ def test_what_travels_holds_no_path(kits: Kits) -> None:
     assert run.request(kits.folder, "tiny", []).folder.name == "tiny"
 
 
-@pytest.mark.parametrize("override", ["base=/srv/base.safetensors", "base='/srv/base.safetensors'", "base=~/base"])
+@pytest.mark.parametrize("override", ["base=/srv/base.safetensors", "base='/srv/base.safetensors'", "base='~/base'"])
 def test_a_path_of_this_machine_is_refused(kits: Kits, override: str) -> None:
     with pytest.raises(ConfigError, match="path of this machine"):
         run.request(kits.folder, "tiny", [override])
