@@ -28,7 +28,7 @@ class WrittenSuperLink:
     folder: Path
     work: list[Callable[[WrittenSuperLink, int], None]]
     up: list[bool] = field(default_factory=list)  # what it answers next, True when nothing is left
-    states: dict[int, RunState] = field(default_factory=dict)
+    states: dict[int, RunState | None] = field(default_factory=dict)
     stopped: list[int] = field(default_factory=list)
 
     def alive(self) -> bool:
@@ -177,7 +177,7 @@ def test_after_an_outage_the_run_is_known_to_be_dead_at_once(tmp_path: Path) -> 
 def test_a_superlink_without_memory_gets_the_run_anew(tmp_path: Path) -> None:
     def forgotten(superlink: WrittenSuperLink, run_id: int) -> None:
         superlink.states[run_id] = RunState(run_id, "running", "")
-        threading.Timer(0.05, lambda: superlink.states.__setitem__(run_id, None)).start()  # type: ignore[arg-type]
+        threading.Timer(0.05, lambda: superlink.states.update({run_id: None})).start()
 
     superlink, told = WrittenSuperLink(tmp_path, [forgotten, completes]), list[str]()
 
@@ -187,7 +187,7 @@ def test_a_superlink_without_memory_gets_the_run_anew(tmp_path: Path) -> None:
 
 
 def test_a_submission_that_fails_on_the_way_is_no_attempt(tmp_path: Path) -> None:
-    superlink = WrittenSuperLink(tmp_path, [cannot_be_submitted] * 5 + [completes])
+    superlink = WrittenSuperLink(tmp_path, [*[cannot_be_submitted] * 5, completes])
 
     supervisor(superlink, []).carry()
 
