@@ -221,7 +221,7 @@ class _Watch:
         self._grace_s = 0.0
 
     def is_zombie(self, *, held: bool) -> bool:
-        """Whether the lock has been seen free, and never held, for too long; the time between two looks says nothing."""
+        """Whether the lock has been seen free, never held, for too long; the time between two looks says nothing."""
         now = time.monotonic()
         if held:
             self._free_since = None
