@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _CALL_S = 120.0  # on a machine that is training
 _HEALTH_S = 5.0
+_HEALTH_LOOKS = 4
 _CODE = re.compile(r"\[code: (\d+)\] (.*)", re.DOTALL)
 _KEY_IN_USE = 23
 _NO_SUCH_RUN = 16
@@ -81,17 +82,21 @@ class SuperLink:
     kits: Kits
 
     def alive(self) -> bool:
-        """Whether it answers, with a certificate of our authority."""
+        """Whether it answers, with a certificate of our authority; a busy one is given some time."""
         context = ssl.create_default_context(cafile=str(self.kits.coordinator / "ca.crt"))
         port = self.kits.addresses().superlink_port
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=_HEALTH_S, context=context)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        for _ in range(_HEALTH_LOOKS):
+            connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=_HEALTH_S, context=context)
+            try:
+                connection.request("GET", "/health")
+                return connection.getresponse().status == http.client.OK
+            except TimeoutError:
+                continue  # somebody listens
+            except (OSError, http.client.HTTPException):
+                return False
+            finally:
+                connection.close()
+        return False
 
     def submit(self, app: Path, run_config: Mapping[str, str | int]) -> int:
         """Start a run of the app in a folder. Returns its number. Raises UnreachableError, RefusedError."""

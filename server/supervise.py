@@ -153,32 +153,38 @@ class Supervisor:
         watch = _Watch(self.pace)
         last: journal.Event = {}
         while True:
-            for event in reader.events():
-                if event.get("run_id") == run_id:
-                    self.on_event(event)
-                    last = event
-            ended = last.get("kind") in ("failed", "finished")
+            last = self._pass_on(reader, run_id) or last
             if watch.is_time_to_ask():
                 if not self.control.alive():
                     self._wait_for_superlink()
                     watch.superlink_was_gone()
                 state = self.control.run(run_id)
+                # The question may have taken long: what was written meanwhile counts.
+                held = lock.is_held(self.folder / LOCK)
+                last = self._pass_on(reader, run_id) or last
                 if state is None or not state.active:
-                    for event in reader.events():  # written between the look above and the answer
-                        if event.get("run_id") == run_id:
-                            self.on_event(event)
-                            last = event
                     return self._verdict(state, last)
-                if not ended and watch.is_zombie(held=lock.is_held(self.folder / LOCK)):
-                    self._stop(run_id)
+                ended = last.get("kind") in ("failed", "finished")
+                if watch.is_zombie(held=held) and not ended and self._stopped(run_id):
                     return "the ServerApp is gone"
             time.sleep(self.pace.look_s)
 
-    def _stop(self, run_id: int) -> None:
+    def _pass_on(self, reader: journal.Reader, run_id: int) -> journal.Event | None:
+        """Pass on what is new of this run; the last of it, None if there is nothing."""
+        last = None
+        for event in reader.events():
+            if event.get("run_id") == run_id:
+                self.on_event(event)
+                last = event
+        return last
+
+    def _stopped(self, run_id: int) -> bool:
+        """Whether a zombie was stopped; False if it has ended by itself meanwhile."""
         try:
             self.control.stop(run_id)
         except RefusedError:
-            return  # it has ended meanwhile
+            return False
+        return True
 
     def _verdict(self, state: RunState | None, last: journal.Event) -> str | None:
         if state is not None and state.status == "finished:completed" and last.get("kind") == "finished":
@@ -201,7 +207,7 @@ class _Watch:
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self._asked = time.monotonic()
-        self._seen = time.monotonic()
+        self._free_since: float | None = None
         self._grace_s = pace.start_s
 
     def is_time_to_ask(self) -> bool:
@@ -215,11 +221,15 @@ class _Watch:
         self._grace_s = 0.0
 
     def is_zombie(self, *, held: bool) -> bool:
+        """Whether the lock has been seen free, never held, for too long; the time between two looks says nothing."""
+        now = time.monotonic()
         if held:
-            self._seen = time.monotonic()
+            self._free_since = None
             self._grace_s = min(self._grace_s, self._pace.gone_s)
             return False
-        return time.monotonic() - self._seen >= self._grace_s
+        if self._free_since is None:
+            self._free_since = now
+        return now - self._free_since >= self._grace_s
 
 
 def recorded_run(folder: Path) -> int | None:

@@ -9,6 +9,7 @@ import pytest
 from ccfexp.errors import ConfigError
 from server import run
 from server.kits import Kits
+from server.superlink import SuperLink
 from tests.server.kit_tools import free_ports, make_kits
 
 
@@ -29,7 +30,7 @@ def test_what_travels_holds_no_path(kits: Kits) -> None:
     assert run.request(kits.folder, "tiny", []).folder.name == "tiny"
 
 
-@pytest.mark.parametrize("override", ["base=/srv/base.safetensors", "base='/srv/base.safetensors'", "base=~/base"])
+@pytest.mark.parametrize("override", ["base=/srv/base.safetensors", "base='/srv/base.safetensors'", "base='~/base'"])
 def test_a_path_of_this_machine_is_refused(kits: Kits, override: str) -> None:
     with pytest.raises(ConfigError, match="path of this machine"):
         run.request(kits.folder, "tiny", [override])
@@ -65,7 +66,7 @@ def test_an_unapproved_bundle_is_not_submitted(kits: Kits) -> None:
     asked = run.request(kits.folder, "tiny", [])
 
     with pytest.raises(ConfigError, match=r"bundle_sha256=.*--renew"):
-        run._submit(asked, run.SuperLink(kits))
+        run._submit(asked, SuperLink(kits))
 
 
 def test_lines_of_a_round() -> None:

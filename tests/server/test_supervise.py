@@ -21,14 +21,17 @@ from server.supervise import Pace, Supervisor, recorded_run
 QUICK = Pace(look_s=0.01, ask_s=0.02, start_s=0.3, gone_s=0.1, first_wait_s=0.01, longest_wait_s=0.04, attempts=3)
 
 
+Work = Callable[["WrittenSuperLink", int], None]
+
+
 @dataclass
 class WrittenSuperLink:
     """Answers what the test says; `work` is what the ServerApp of each submission does."""
 
     folder: Path
-    work: list[Callable[[WrittenSuperLink, int], None]]
+    work: list[Work]
     up: list[bool] = field(default_factory=list)  # what it answers next, True when nothing is left
-    states: dict[int, RunState] = field(default_factory=dict)
+    states: dict[int, RunState | None] = field(default_factory=dict)
     stopped: list[int] = field(default_factory=list)
 
     def alive(self) -> bool:
@@ -113,7 +116,7 @@ def test_it_gives_up_after_several_attempts_without_a_new_round(tmp_path: Path) 
 
 
 def test_a_new_round_starts_the_count_anew(tmp_path: Path) -> None:
-    work = [fails, fails, fails_after_a_round, fails, completes]
+    work: list[Work] = [fails, fails, fails_after_a_round, fails, completes]
     superlink = WrittenSuperLink(tmp_path, work)
 
     supervisor(superlink, []).carry()
@@ -160,6 +163,51 @@ def test_a_serverapp_at_work_is_no_zombie(tmp_path: Path) -> None:
     assert superlink.stopped == []
 
 
+class SlowSuperLink(WrittenSuperLink):
+    """Answers a question with what was true when it was asked, after the patience for a missing ServerApp."""
+
+    def run(self, run_id: int) -> RunState | None:
+        state = super().run(run_id)
+        time.sleep(2 * QUICK.gone_s)
+        return state
+
+
+def test_a_run_that_ends_during_a_slow_question_is_no_zombie(tmp_path: Path) -> None:
+    """The lock was held at the question before, and is free when the answer comes: it is simply complete."""
+    superlink, told, events = SlowSuperLink(tmp_path, []), list[str](), list[journal.Event]()
+
+    def works(superlink: WrittenSuperLink, run_id: int) -> None:
+        def inner() -> None:
+            with lock.held(tmp_path / LOCK, 1.0, "a test"):
+                time.sleep(3 * QUICK.gone_s)
+                superlink.complete_round(run_id, 2)
+                superlink.diary(run_id).finished(2)
+            time.sleep(3 * QUICK.gone_s)  # what a loaded machine needs until Flower knows
+            superlink.states[run_id] = RunState(run_id, "finished:completed", "")
+
+        threading.Thread(target=inner).start()
+
+    superlink.work.append(works)
+    supervisor(superlink, told, events).carry()
+
+    assert superlink.stopped == []
+    assert told == ["submitted as run 1"]
+    assert [event["kind"] for event in events] == ["round", "finished"]
+
+
+def test_a_zombie_that_ended_by_itself_is_judged_by_its_status(tmp_path: Path) -> None:
+    class Refusing(WrittenSuperLink):
+        def stop(self, run_id: int) -> None:
+            self.states[run_id] = RunState(run_id, "finished:failed", "No heartbeat received")
+            raise RefusedError("run is already finished", 18)
+
+    superlink, told = Refusing(tmp_path, [is_killed, completes]), list[str]()
+
+    supervisor(superlink, told).carry()
+
+    assert any("No heartbeat" in line for line in told)
+
+
 def test_after_an_outage_the_run_is_known_to_be_dead_at_once(tmp_path: Path) -> None:
     def dies(superlink: WrittenSuperLink, _: int) -> None:
         superlink.up = [False, False, True]
@@ -177,7 +225,7 @@ def test_after_an_outage_the_run_is_known_to_be_dead_at_once(tmp_path: Path) -> 
 def test_a_superlink_without_memory_gets_the_run_anew(tmp_path: Path) -> None:
     def forgotten(superlink: WrittenSuperLink, run_id: int) -> None:
         superlink.states[run_id] = RunState(run_id, "running", "")
-        threading.Timer(0.05, lambda: superlink.states.__setitem__(run_id, None)).start()  # type: ignore[arg-type]
+        threading.Timer(0.05, lambda: superlink.states.update({run_id: None})).start()
 
     superlink, told = WrittenSuperLink(tmp_path, [forgotten, completes]), list[str]()
 
@@ -187,7 +235,7 @@ def test_a_superlink_without_memory_gets_the_run_anew(tmp_path: Path) -> None:
 
 
 def test_a_submission_that_fails_on_the_way_is_no_attempt(tmp_path: Path) -> None:
-    superlink = WrittenSuperLink(tmp_path, [cannot_be_submitted] * 5 + [completes])
+    superlink = WrittenSuperLink(tmp_path, [*[cannot_be_submitted] * 5, completes])
 
     supervisor(superlink, []).carry()
 
