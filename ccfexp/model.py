@@ -25,9 +25,12 @@ from ccfexp.published.encoder_files import load_encoder
 from ccfexp.published.fusion_names import OFFICIAL_CONDITIONING
 from ccfexp.published.unet_names import OFFICIAL_UNET
 from ccfexp.unet import CCFExpUNet, UNetConfig
+from ccfexp.weights.imported import check_imported
 
 if TYPE_CHECKING:
     from peft import LoraConfig
+
+_RESTORE_BASE: Final = "copy the file again, or make it again with the pretraining or the import that it came from"
 
 
 @dataclass(frozen=True)
@@ -191,19 +194,21 @@ class CCFExp(nn.Module):
                 raise WeightsError(
                     "the base file given as a path does not exist; give the name of shipped weights or an existing file"
                 )
-            data = path.read_bytes()
-            tensors, metadata = weights.parse(data, path.name)
+            data, name = path.read_bytes(), path.name
+            check_imported(path, data)
+            tensors, metadata = weights.parse(data, name, _RESTORE_BASE)
             digest = hashlib.sha256(data).hexdigest()
         else:
-            tensors, metadata = weights.load(str(base))
-            digest = weights.sha256(str(base))
-        config = config_from_json(metadata.get("model", ""), str(base))
+            name = str(base)
+            tensors, metadata = weights.load(name)
+            digest = weights.sha256(name)
+        config = config_from_json(metadata.get("model", ""), name)
         model = cls(config, FrozenEncoders.load(config.encoders, folder))
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
             raise WeightsError(
-                f"base weights {base!s} do not fit the model their metadata describes: {error}"
+                f"base weights {name!r} do not fit the model that their metadata describes; {_RESTORE_BASE}: {error}"
             ) from error
         model.base_sha256, model.folder = digest, folder
         network: Any = freeze(model).unet
