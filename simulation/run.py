@@ -20,15 +20,14 @@ from pathlib import Path
 
 import torch
 
-from ccfexp import weights
-from ccfexp.errors import CCFExpError, ConfigError
+from ccfexp.errors import CCFExpError, ConfigError, did_you_mean
 from ccfexp.evaluation.comparison import Comparison
 from configs import available, load, resolved_json
 from configs.run import RunConfig
 from simulation.outputs import write_outputs
+from simulation.preflight import preflight
 from simulation.progress import RunProgress
 from simulation.stages import Plan, simulate
-from strategies import registry
 
 _DEFAULT = "default"
 
@@ -39,12 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parse(words)
     try:
         config = _config(chosen)
-        registry.get(config.federation.strategy)  # what is unknown is refused in a dry run too
-        if not config.base.endswith(".safetensors"):
-            weights.sha256(config.base)
+        preflight(config)
         if chosen.dry_run:
             print(resolved_json(config))
-            print(f"estimated time on two cores: {config.expected_minutes:.0f} minutes")
+            print(f"estimated time on two cores: {_minutes(config, load(_name(chosen), [], RunConfig))}")
             return 0
         folder = chosen.out or Path("runs") / config.name
         _check_device(chosen.device)
@@ -94,18 +91,34 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 def _config(chosen: argparse.Namespace) -> RunConfig:
-    names = [word for word in chosen.words if "=" not in word]
     overrides = [word for word in chosen.words if "=" in word]
-    if len(names) > 1:
-        raise ConfigError(f"configurations {', '.join(names)} were given; name at most one")
-    name = names[0] if names else _DEFAULT
-    config = load(name, overrides, RunConfig)
+    config = load(_name(chosen), overrides, RunConfig)
     changed = any(not word.startswith("name=") for word in overrides)
     named = any(word.startswith("name=") for word in overrides)
     if changed and not named:
         # A changed run must not be mistaken for, or refused because of, the unchanged one.
         config = replace(config, name=f"{config.name}-{_tag(overrides)}")
     return config
+
+
+def _name(chosen: argparse.Namespace) -> str:
+    names = [word for word in chosen.words if "=" not in word]
+    for name in names:
+        if name not in available():
+            raise ConfigError(
+                f"{name!r} is no configuration (known: {', '.join(available())}) and, without '=', no override; write "
+                f"key=value.{did_you_mean(name, available())}"
+            )
+    if len(names) > 1:
+        raise ConfigError(f"configurations {', '.join(names)} were given; name at most one")
+    return names[0] if names else _DEFAULT
+
+
+def _minutes(config: RunConfig, plain: RunConfig) -> str:
+    """The expected time of the unchanged configuration, in the proportion of the work."""
+    work, usual = (Plan(each, Path(), "").work_units for each in (config, plain))
+    minutes = config.expected_minutes * work / usual
+    return f"{minutes:.0f} minutes" if minutes >= 10 else f"{minutes:.1f} minutes"
 
 
 def _check_device(device: str) -> None:

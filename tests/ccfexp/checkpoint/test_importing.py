@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ccfexp.checkpoint.__main__ import main
-from ccfexp.checkpoint.importing import MODEL_FILE, RECORD_FILE, import_checkpoint, verify_import
+from ccfexp.checkpoint.importing import MODEL_FILE, import_checkpoint, verify_import
 from ccfexp.checkpoint.layouts import sort_keys
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.errors import CheckpointError, WeightsError
@@ -23,6 +23,7 @@ from ccfexp.published.encoder_files import load_encoder
 from ccfexp.published.ir50 import IR50, IR50Encoder
 from ccfexp.published.mobilefacenet import MobileFaceNet
 from ccfexp.sampling import SamplingConfig, sample
+from ccfexp.weights.imported import RECORD_FILE
 from tests.ccfexp.published.recipe import facts, fill, uniform
 
 
