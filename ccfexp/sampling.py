@@ -71,7 +71,7 @@ def sample(
         model: base with or without adapter.
         identity: features of N identity photographs.
         expression: features of N expression photographs.
-        config: steps and eta.
+        config: sampler and steps.
         seed: image n depends on (seed, n) alone, whatever the batch size.
         batch_size: images drawn together.
         threads: shares that they are drawn in.
@@ -86,15 +86,13 @@ def sample(
         raise ConfigError(f"sampling guidance={config.guidance} needs the resting expression; give it, or guidance 1")
     model.diffusion.timesteps(config.steps)  # the bound is that of either sampler
     count, images = identity.vector_BD.shape[0], []
-    # A generator takes 63 bits; the seed of a run may have as many before it is multiplied.
-    own = [(seed * 1_000_003 + n) % 2**63 for n in range(count)] if seeds is None else list(seeds)
+    own = _seeds(seed, count) if seeds is None else seeds
 
     def draw(first: int, part: slice) -> Tensor:
         chosen = slice(first + part.start, first + part.stop)
-        generators = [torch.Generator().manual_seed(number) for number in own[chosen]]
         with torch.no_grad():  # each thread has its own switch
-            denoiser = _denoiser(model, identity, expression, resting, config, chosen)
-            return _draw(denoiser, config, generators).cpu()
+            denoise = _denoiser(model, identity, expression, resting, config, chosen)
+            return _draw(denoise, config, [torch.Generator().manual_seed(number) for number in own[chosen]]).cpu()
 
     with shares(threads) as work:
         for start in range(0, count, batch_size):
@@ -103,6 +101,11 @@ def sample(
             if on_batch is not None:
                 on_batch(stop, count)
     return torch.cat(images)
+
+
+def _seeds(seed: int, count: int) -> list[int]:
+    """Of each image; a generator takes 63 bits, which the seed of a run may have before it is multiplied."""
+    return [(seed * 1_000_003 + n) % 2**63 for n in range(count)]
 
 
 @dataclass(frozen=True)

@@ -225,11 +225,7 @@ def train_local(
                 group["lr"] = config.rate_at(round_number, step)
             optimiser.zero_grad()
             loss = work.backward(model, batch, t_B, eps_B3HW, config.cycle_at(round_number, step))
-            if not math.isfinite(loss):
-                raise RoundError(
-                    f"training diverged: loss={loss} at step {step} of round {round_number}; lower "
-                    f"train.learning_rate={config.learning_rate}"
-                )
+            _check_finite(loss, config, round_number, step)
             torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             optimiser.step()
             if average is not None:
@@ -240,6 +236,14 @@ def train_local(
     if average is not None:
         average.copy_to(parameters)
     return TrainResult(total / config.steps, config.steps, data.images.patients, len(data.images.target_T))
+
+
+def _check_finite(loss: float, config: TrainConfig, round_number: int, step: int) -> None:
+    if not math.isfinite(loss):
+        raise RoundError(
+            f"training diverged: loss={loss} at step {step} of round {round_number}; lower "
+            f"train.learning_rate={config.learning_rate}"
+        )
 
 
 def step_seed(seed: int, round_number: int, step: int) -> int:

@@ -91,8 +91,9 @@ def _build(record: str, name: str) -> nn.Module:
 def encoder_hashes(names: object, folder: Path | None) -> list[str]:
     """SHA-256 of every named encoder, in the order of the fields; empty names are left out."""
     wanted: list[str] = list(vars(names).values())
-    return [
-        sha256_file(folder / name) if folder is not None and is_file_name(name) else weights.sha256(name)
-        for name in wanted
-        if name
-    ]
+    return [encoder_hash(name, folder) for name in wanted if name]
+
+
+def encoder_hash(name: str, folder: Path | None) -> str:
+    """SHA-256 of an encoder by name: of shipped weights, or of a file in ``folder``."""
+    return sha256_file(folder / name) if folder is not None and is_file_name(name) else weights.sha256(name)
