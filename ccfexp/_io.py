@@ -12,7 +12,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["atomic_write_bytes", "atomic_write_json", "atomic_write_text", "canonical_json", "sha256_file"]
+__all__ = ["atomic_write_bytes", "atomic_write_json", "atomic_write_text", "canonical_json", "sha256_file", "umask"]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -37,7 +37,7 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~umask())
         temporary.replace(destination)
     except BaseException:  # also Ctrl-C: nothing half-written may stay behind
         temporary.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def _umask() -> int:
+def umask() -> int:
     """Return the process's file mode mask (it can only be read by setting it)."""
     mask = os.umask(0)
     os.umask(mask)

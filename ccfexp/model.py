@@ -3,7 +3,6 @@
 A model is a frozen base (U-Net and conditioner) with frozen encoders; what a hospital trains is an adapter on the base.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import dacite
 import torch
 from torch import Tensor, nn
 
-from ccfexp import adapter, weights
+from ccfexp import adapter
 from ccfexp.adapter import AdapterConfig, AdapterState
 from ccfexp.compute import ComputeConfig, prepare
 from ccfexp.conditioning import Condition, Conditioner, ConditioningConfig, ExpressionFeatures, IdentityFeatures
@@ -25,6 +24,7 @@ from ccfexp.published.encoder_files import load_encoder
 from ccfexp.published.fusion_names import OFFICIAL_CONDITIONING
 from ccfexp.published.unet_names import OFFICIAL_UNET
 from ccfexp.unet import CCFExpUNet, UNetConfig
+from ccfexp.weights.base_files import RESTORE_BASE, read_base, read_base_metadata
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -183,29 +183,16 @@ class CCFExp(nn.Module):
         Raises:
             WeightsError: missing, altered, or not a base.
         """
-        folder = None
-        if str(base).endswith(".safetensors"):
-            path = Path(base)
-            folder = path.parent
-            if not path.is_file():
-                raise WeightsError(
-                    "the base file given as a path does not exist; give the name of shipped weights or an existing file"
-                )
-            data = path.read_bytes()
-            tensors, metadata = weights.parse(data, path.name)
-            digest = hashlib.sha256(data).hexdigest()
-        else:
-            tensors, metadata = weights.load(str(base))
-            digest = weights.sha256(str(base))
-        config = config_from_json(metadata.get("model", ""), str(base))
-        model = cls(config, FrozenEncoders.load(config.encoders, folder))
+        file = read_base(base)
+        config = config_from_json(file.metadata.get("model", ""), file.name)
+        model = cls(config, FrozenEncoders.load(config.encoders, file.folder))
         try:
-            model.load_state_dict(tensors)
+            model.load_state_dict(file.tensors)
         except RuntimeError as error:
             raise WeightsError(
-                f"base weights {base!s} do not fit the model their metadata describes: {error}"
+                f"base weights {file.name!r} do not fit the model that their metadata names; {RESTORE_BASE}: {error}"
             ) from error
-        model.base_sha256, model.folder = digest, folder
+        model.base_sha256, model.folder = file.sha256, file.folder
         network: Any = freeze(model).unet
         network.to(memory_format=torch.channels_last)  # convolutions on a CPU are faster so
         return model
@@ -236,7 +223,10 @@ class CCFExp(nn.Module):
         return fused
 
     def attach_adapter(self, config: AdapterConfig, seed: int) -> None:
-        """Freeze the base and put a fresh adapter on it (the output is unchanged)."""
+        """Freeze the base and put a fresh adapter on it.
+
+        Its factors change nothing until they are trained; its bottleneck, where it has one, holds from now on.
+        """
         if self.adapter_layers is not None:
             raise ConfigError("the model already has an adapter; load the base again to attach another")
         self.adapter_layers = adapter.attach(self, config, seed)
@@ -254,6 +244,16 @@ class CCFExp(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+
+def config_of_base(base: str | Path) -> ModelConfig:
+    """The architecture of a base, which is not loaded.
+
+    Raises:
+        WeightsError: missing, damaged, or not a base.
+    """
+    name, metadata = read_base_metadata(base)
+    return config_from_json(metadata.get("model", ""), name)
 
 
 def config_to_json(config: ModelConfig) -> str:

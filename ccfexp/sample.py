@@ -1,17 +1,16 @@
 """Draw pictures: ``python -m ccfexp.sample --identity PHOTO --expression PHOTO --adapter DIR --out FILE``.
 
-With folders in place of files every identity is drawn with every expression, in the order of their names, and a
-``manifest.csv`` in the output folder says what each picture was made from. A picture that is already there is not drawn
-again, so the same command goes on where it stopped. Every picture carries a note that it is synthetic.
+With folders in place of files every identity is drawn with every expression, in the order of their names. What the
+output folder is drawn from is written down first (``ccfexp.sample_folder``); a picture that is already there is not
+drawn again, so the same command goes on where it stopped, and another one is refused. Every picture carries a note that
+it is synthetic.
 """
 
 import argparse
-import csv
 import hashlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,38 +18,17 @@ import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from ccfexp._io import atomic_write_bytes, atomic_write_text
+from ccfexp._io import atomic_write_bytes
 from ccfexp.checkpoint import attach_saved_adapter
 from ccfexp.data.files import BadFileError, decode_image
 from ccfexp.errors import CCFExpError, ConfigError
 from ccfexp.model import CCFExp
+from ccfexp.sample_folder import Order, Photograph, PictureFolder, Settings
 from ccfexp.sampling import SamplingConfig, sample
 
 _IMAGES = (".png", ".jpg", ".jpeg")
-_COLUMNS = (
-    "file",
-    "identity",
-    "expression",
-    "seed",
-    "base_sha256",
-    "adapter_sha256",
-    "sampler",
-    "steps",
-    "eta",
-    "guidance",
-)
 _NOTE = "synthetic: drawn by CCFExp, not a photograph"
-_CHUNK = 64  # pictures between two writes
-
-
-@dataclass(frozen=True)
-class Order:
-    """One picture to draw: names are those of the files that it is made from, without their folders."""
-
-    identity: Path
-    expression: Path
-    out: Path
-    seed: int
+_CHUNK = 64  # pictures that are drawn before they are written
 
 
 def draw(model: CCFExp, orders: Sequence[Order], config: SamplingConfig, threads: int = 1) -> Iterator[Order]:
@@ -61,15 +39,11 @@ def draw(model: CCFExp, orders: Sequence[Order], config: SamplingConfig, threads
         orders: what to draw; the picture of an order depends on its own seed and photographs alone.
         config: sampler and steps.
         threads: of every batch.
-
-    Raises:
-        ConfigError: photographs that cannot be used, all of them at once, before anything is drawn.
     """
-    photographs = _read_all(model, orders)
     for start in range(0, len(orders), _CHUNK):
         part = orders[start : start + _CHUNK]
-        people = torch.stack([photographs[order.identity] for order in part])
-        shown = torch.stack([photographs[order.expression] for order in part])
+        people = torch.stack([order.identity.x_3HW for order in part])
+        shown = torch.stack([order.expression.x_3HW for order in part])
         with torch.no_grad():
             identity = model.encoders.identity_features(people.to(model.device))
             expression = model.encoders.expression_features(shown.to(model.device))
@@ -81,24 +55,28 @@ def draw(model: CCFExp, orders: Sequence[Order], config: SamplingConfig, threads
             yield order
 
 
-def _read_all(model: CCFExp, orders: Sequence[Order]) -> dict[Path, Tensor]:
-    """Every photograph once, in [-1, 1]."""
-    size = model.config.unet.image_size
-    photographs: dict[Path, Tensor] = {}
+def read_photographs(paths: Sequence[Path], size: int) -> list[Photograph]:
+    """Every photograph, in the order given.
+
+    Raises:
+        ConfigError: photographs that cannot be used, all of them at once.
+    """
+    photographs: list[Photograph] = []
     problems: list[str] = []
-    paths = sorted({path for order in orders for path in (order.identity, order.expression)})
     for number, path in enumerate(paths, start=1):
         try:
-            pixels = decode_image(path.read_bytes(), size)
+            data = path.read_bytes()
+            x_3HW = torch.from_numpy(decode_image(data, size)).permute(2, 0, 1).float() / 127.5 - 1
         except (BadFileError, OSError) as error:
             reason = error if isinstance(error, BadFileError) else "the file cannot be read"
             problems.append(f"photograph {number}: {reason}")
         else:
-            photographs[path] = torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
+            photographs.append(Photograph(path.name, hashlib.sha256(data).hexdigest(), x_3HW))
     if problems:
         raise ConfigError(
-            f"{len(problems)} photographs (counted in the order of their names) are no aligned face crops of {size} x "
-            f"{size} pixels; prepare them first:\n  " + "\n  ".join(problems)
+            f"{len(problems)} photographs (counted in the order given: identities, then expressions, by name) are no "
+            f"aligned face crops of {size} x {size} pixels, the size of the base; prepare them first (phantoms: "
+            f"python -m ccfexp.data.phantom --size {size}):\n  " + "\n  ".join(problems)
         )
     return photographs
 
@@ -111,51 +89,20 @@ def _png(picture_3HW: Tensor) -> bytes:
     return data.getvalue()
 
 
-def orders_of(identity: Path, expression: Path, out: Path, seed: int) -> list[Order]:
-    """One order for two files; for folders every identity with every expression, in the order of their names.
-
-    A picture's seed follows from ``seed`` and the two names, so that it stays the same when other files come or go.
+def pictures_of(path: Path, name: str) -> list[Path]:
+    """A picture, or those of a folder in the order of their names.
 
     Raises:
-        ConfigError: a path does not exist, or a folder holds no pictures.
+        ConfigError: the path does not exist, or the folder holds no pictures.
     """
-    people, shown = _pictures(identity, "identity"), _pictures(expression, "expression")
-    if not identity.is_dir() and not expression.is_dir():
-        return [Order(identity, expression, out, seed)]
-    return [
-        Order(person, photo, out / f"{person.stem}__{photo.stem}.png", _seed(seed, person.name, photo.name))
-        for person in people
-        for photo in shown
-    ]
-
-
-def _seed(seed: int, identity: str, expression: str) -> int:
-    digest = hashlib.sha256(f"{seed}/{identity}/{expression}".encode()).digest()
-    return int.from_bytes(digest[:6], "little")
-
-
-def _pictures(path: Path, name: str) -> list[Path]:
     if path.is_dir():
         found = sorted(child for child in path.iterdir() if child.suffix.lower() in _IMAGES)
         if not found:
             raise ConfigError(f"the folder given as --{name} holds no {', '.join(_IMAGES)} files; give another")
-        stems = [child.stem for child in found]
-        if len(set(stems)) != len(stems):
-            raise ConfigError(f"the folder given as --{name} holds files that differ in their ending alone; rename one")
         return found
     if not path.is_file():
         raise ConfigError(f"what is given as --{name} does not exist; give a picture or a folder of pictures")
     return [path]
-
-
-def _write_manifest(folder: Path, orders: Sequence[Order], model: CCFExp, adapter: str, config: SamplingConfig) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for order in orders:
-        made = (model.base_sha256, adapter, config.sampler, config.steps, config.eta, config.guidance)
-        writer.writerow((order.out.name, order.identity.name, order.expression.name, order.seed, *made))
-    atomic_write_text(folder / "manifest.csv", text.getvalue())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,22 +124,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
+    """Command line; returns the exit code (0 done, 2 refused, 130 interrupted)."""
     chosen = _parser().parse_args(arguments)
     try:
-        config = SamplingConfig(chosen.steps, chosen.eta, chosen.sampler, chosen.guidance)
-        orders = orders_of(chosen.identity, chosen.expression, chosen.out, chosen.seed)
-        model = CCFExp.from_base(chosen.base)
-        adapter = "" if chosen.adapter is None else attach_saved_adapter(model, chosen.adapter)
-        many = chosen.identity.is_dir() or chosen.expression.is_dir()
-        wanted = [order for order in orders if not (many and order.out.is_file())]
-        if len(wanted) < len(orders):
-            print(f"{len(orders) - len(wanted)} of {len(orders)} pictures are there already", file=sys.stderr)
-        for done, _ in enumerate(draw(model, wanted, config, chosen.threads), start=1):
-            if done % _CHUNK == 0 or done == len(wanted):
-                print(f"{done} of {len(wanted)} pictures drawn", file=sys.stderr)
-        if many:
-            _write_manifest(chosen.out, orders, model, adapter, config)
+        _run(chosen)
     except CCFExpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -201,7 +136,34 @@ def main(arguments: list[str] | None = None) -> int:
             f"error: the output cannot be written ({error.strerror}); free space or give another --out", file=sys.stderr
         )
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with the pictures that are missing", file=sys.stderr)
+        return 130
     return 0
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    if not 0 <= chosen.seed < 2**63:
+        raise ConfigError(f"--seed={chosen.seed} must be 0 to 2^63 - 1; choose another")
+    config = SamplingConfig(chosen.steps, chosen.eta, chosen.sampler, chosen.guidance)
+    people, shown = pictures_of(chosen.identity, "identity"), pictures_of(chosen.expression, "expression")
+    model = CCFExp.from_base(chosen.base)
+    model.diffusion.timesteps(config.steps)  # refuses too many before anything is written
+    adapter = "" if chosen.adapter is None else attach_saved_adapter(model, chosen.adapter)
+    photographs = read_photographs([*people, *shown], model.config.unet.image_size)
+    if chosen.identity.is_dir() or chosen.expression.is_dir():
+        settings = Settings(model.base_sha256, adapter, config, chosen.seed)
+        folder = PictureFolder(chosen.out, photographs[: len(people)], photographs[len(people) :], settings)
+        folder.claim()
+        orders = [order for order in folder.orders if not order.out.is_file()]
+        if len(orders) < len(folder.orders):
+            there, of = len(folder.orders) - len(orders), len(folder.orders)
+            print(f"{there} of {of} pictures are there already", file=sys.stderr)
+    else:
+        orders = [Order(photographs[0], photographs[1], chosen.out, chosen.seed)]
+    for done, _ in enumerate(draw(model, orders, config, chosen.threads), start=1):
+        if done % _CHUNK == 0 or done == len(orders):
+            print(f"{done} of {len(orders)} pictures drawn", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def sample(
         model: base with or without adapter.
         identity: features of N identity photographs.
         expression: features of N expression photographs.
-        config: steps and eta.
+        config: sampler and steps.
         seed: image n depends on (seed, n) alone, whatever the batch size.
         batch_size: images drawn together.
         threads: shares that they are drawn in.
@@ -80,26 +80,19 @@ def sample(
         seeds: of each image's noise, in place of those that follow from ``seed``.
 
     Raises:
-        ConfigError: guidance without ``resting``.
+        ConfigError: guidance without ``resting``, or more steps than the diffusion has.
     """
     if config.guidance != 1 and resting is None:
         raise ConfigError(f"sampling guidance={config.guidance} needs the resting expression; give it, or guidance 1")
+    model.diffusion.timesteps(config.steps)  # the bound is that of either sampler
     count, images = identity.vector_BD.shape[0], []
-    own = [seed * 1_000_003 + n for n in range(count)] if seeds is None else list(seeds)
+    own = _seeds(seed, count) if seeds is None else seeds
 
     def draw(first: int, part: slice) -> Tensor:
         chosen = slice(first + part.start, first + part.stop)
-        generators = [torch.Generator().manual_seed(number) for number in own[chosen]]
         with torch.no_grad():  # each thread has its own switch
-            person = IdentityFeatures(*(value[chosen].to(model.device) for value in identity))
-
-            def condition(features: ExpressionFeatures) -> Condition:
-                return model.condition(
-                    person, ExpressionFeatures(*(value[chosen].to(model.device) for value in features))
-                )
-
-            still = condition(resting) if resting is not None and config.guidance != 1 else None
-            return _draw(_Denoiser(model, condition(expression), still, config.guidance), config, generators).cpu()
+            denoise = _denoiser(model, identity, expression, resting, config, chosen)
+            return _draw(denoise, config, [torch.Generator().manual_seed(number) for number in own[chosen]]).cpu()
 
     with shares(threads) as work:
         for start in range(0, count, batch_size):
@@ -108,6 +101,11 @@ def sample(
             if on_batch is not None:
                 on_batch(stop, count)
     return torch.cat(images)
+
+
+def _seeds(seed: int, count: int) -> list[int]:
+    """Of each image; a generator takes 63 bits, which the seed of a run may have before it is multiplied."""
+    return [(seed * 1_000_003 + n) % 2**63 for n in range(count)]
 
 
 @dataclass(frozen=True)
@@ -125,6 +123,24 @@ class _Denoiser:
             return prediction
         still: Tensor = self.model(x_B3HW, t_B, self.resting)
         return still + self.guidance * (prediction - still)
+
+
+def _denoiser(
+    model: CCFExp,
+    identity: IdentityFeatures,
+    expression: ExpressionFeatures,
+    resting: ExpressionFeatures | None,
+    config: SamplingConfig,
+    chosen: slice,
+) -> _Denoiser:
+    """The network under the conditions of the chosen images."""
+    person = IdentityFeatures(*(value[chosen].to(model.device) for value in identity))
+
+    def condition(features: ExpressionFeatures) -> Condition:
+        return model.condition(person, ExpressionFeatures(*(value[chosen].to(model.device) for value in features)))
+
+    still = condition(resting) if resting is not None and config.guidance != 1 else None
+    return _Denoiser(model, condition(expression), still, config.guidance)
 
 
 def _draw(denoise: _Denoiser, config: SamplingConfig, generators: list[torch.Generator]) -> Tensor:

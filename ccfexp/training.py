@@ -220,21 +220,12 @@ def train_local(
     with shares(threads) as work:
         for step in range(1, config.steps + 1):
             generator = torch.Generator().manual_seed(step_seed(seed, round_number, step))
-            batch = _draw_batch(data, config, repeats, generator, model.device)
-            t_B = stratified_timesteps(config.batch_size, model.config.diffusion.steps, generator).to(model.device)
-            eps = torch.randn(batch.target_B3HW.shape, generator=generator).to(model.device)
-            shown = batch.expression
-            narrow = model.conditioner.bottleneck.drop(shown.landmark_map_BCGG, generator)
-            batch = batch._replace(expression=shown._replace(landmark_map_BCGG=narrow))
+            batch, t_B, eps_B3HW = _draw_step(model, data, config, repeats, generator)
             for group in optimiser.param_groups:
                 group["lr"] = config.rate_at(round_number, step)
             optimiser.zero_grad()
-            loss = work.backward(model, batch, t_B, eps, config.cycle_at(round_number, step))
-            if not math.isfinite(loss):
-                raise RoundError(
-                    f"training diverged: loss={loss} at step {step} of round {round_number}; lower "
-                    f"train.learning_rate={config.learning_rate}"
-                )
+            loss = work.backward(model, batch, t_B, eps_B3HW, config.cycle_at(round_number, step))
+            _check_finite(loss, config, round_number, step)
             torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             optimiser.step()
             if average is not None:
@@ -247,10 +238,30 @@ def train_local(
     return TrainResult(total / config.steps, config.steps, data.images.patients, len(data.images.target_T))
 
 
+def _check_finite(loss: float, config: TrainConfig, round_number: int, step: int) -> None:
+    if not math.isfinite(loss):
+        raise RoundError(
+            f"training diverged: loss={loss} at step {step} of round {round_number}; lower "
+            f"train.learning_rate={config.learning_rate}"
+        )
+
+
 def step_seed(seed: int, round_number: int, step: int) -> int:
     """A 63-bit seed that depends on all three numbers."""
     digest = hashlib.sha256(f"{seed}/{round_number}/{step}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _draw_step(
+    model: CCFExp, data: SiteData, config: TrainConfig, repeats: list[Tensor] | None, generator: torch.Generator
+) -> tuple[Batch, Tensor, Tensor]:
+    """Examples, timesteps and noise of a step, in this order from the generator; some examples without their map."""
+    batch = _draw_batch(data, config, repeats, generator, model.device)
+    t_B = stratified_timesteps(config.batch_size, model.config.diffusion.steps, generator).to(model.device)
+    eps_B3HW = torch.randn(batch.target_B3HW.shape, generator=generator).to(model.device)
+    shown = batch.expression
+    kept = model.conditioner.bottleneck.drop(shown.landmark_map_BCGG, generator)
+    return batch._replace(expression=shown._replace(landmark_map_BCGG=kept)), t_B, eps_B3HW
 
 
 def _draw_batch(

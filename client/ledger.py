@@ -86,8 +86,8 @@ def _print(site: Site, entries: Sequence[Entry], console: Console) -> None:
     left, allowed = max(0, site.policy.max_rounds - sent), site.policy.max_rounds
     last = f", last hash {entries[-1].hash[:16]}" if entries else ""
     console.print(
-        f"{sent} updates of {allowed} allowed, {left} left; {total['bytes']:,} bytes of messages, {total['signs']:,} of "
-        f"requests for work around them. Chain of {total['entries']} entries intact{last}."
+        f"{sent} updates of {allowed} allowed, {left} left; {total['bytes']:,} bytes of messages, {total['signs']:,} "
+        f"of requests for work around them. Chain of {total['entries']} entries intact{last}."
     )
     console.print("Updates with epsilon 'none' are not anonymous: a model trained on faces can remember faces.")
 

@@ -88,6 +88,8 @@ class RunConfig:
         if not 16 <= self.image_size <= 1024:
             raise ConfigError(f"image_size={self.image_size} must be 16 to 1024 pixels; use the size of the base")
         self._check_second_pass()
+        if not self.expected_minutes > 0:
+            raise ConfigError(f"expected_minutes={self.expected_minutes} must be > 0; say how long the run takes")
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1; use the number of cores")
         if not self.name or any(sign in self.name for sign in "/\\\0") or self.name.startswith("."):

@@ -2,10 +2,12 @@
 
 Every variant trains one adapter on all hospitals' data from the same start, with the same batches and as many steps,
 and draws the same held-out cases. ``corrected`` is the method as it is by default; each other one changes what a file
-of ``configs/ablation/`` says. The table stands in ``runs/corrected/table.md``; an interrupted command goes on.
+of ``configs/ablation/`` says. The table of all stands in ``runs/corrected/table.md``, one of some variants in a file
+that names them; an interrupted command goes on.
 """
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +26,13 @@ from ccfexp.training import SiteData
 from configs import choices, config_hash, load
 from configs.run import RunConfig
 from simulation.baselines import BaselineRun, pool, train_baseline
+from simulation.preflight import preflight
 from simulation.progress import RunProgress
 from simulation.scoring import Scorer
 from simulation.sites import prepare_sites
 
 _RUN, _GROUP = "corrected", "ablation"
+_LONGEST = 100  # letters of a file's name that are variants' names
 _KEYS = ("side_accuracy", "severity_spearman", "severity_error", "landmark_nme", "ssim", "identity_leak")
 
 
@@ -45,7 +49,10 @@ def config_of(variant: str, overrides: Sequence[str]) -> RunConfig:
     """
     known = [_RUN, *variants()]
     if variant not in known:
-        raise ConfigError(f"unknown variant={variant!r}.{did_you_mean(variant, known)} Known: {', '.join(known)}")
+        raise ConfigError(
+            f"unknown variant={variant!r}.{did_you_mean(variant, known)} Known: {', '.join(known)}; an override is "
+            "written key=value"
+        )
     chosen = [] if variant == _RUN else [f"+{_GROUP}={variant}"]
     return load(_RUN, [*chosen, *overrides], RunConfig)
 
@@ -104,6 +111,17 @@ def _cell(metric: Metric, model: ModelScores, first: ModelScores, seed: tuple[in
     return f"{text}{clear}"
 
 
+def table_file(names: Sequence[str]) -> str:
+    """Where a table is written: that of every variant under its own name, which a table of some never takes."""
+    some = sorted(set(names) - {_RUN})
+    if set(some) == set(variants()):
+        return "table.md"
+    text = "-".join(some) or _RUN
+    if len(text) > _LONGEST:
+        text = f"{len(some)}-variants-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"table-{text}.md"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -111,27 +129,42 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("variant", nargs="*", help="variants, or key=value for all of them; without variants: all")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    chosen = parser.parse_args(arguments).variant
-    runs: Path = parser.parse_args(arguments).runs
-    overrides = [text for text in chosen if "=" in text]
+    chosen = parser.parse_args(arguments)
     try:
-        wanted = [text for text in chosen if "=" not in text] or variants()
-        configs = {name: config_of(name, overrides) for name in dict.fromkeys([_RUN, *wanted])}
-        first = configs[_RUN]
-        torch.set_num_threads(first.threads)
-        folder = runs / first.name
-        cases = phantom_cases(first.evaluation.patients, first.image_size, first.hospitals)
-        scores = [score_variant(name, config, cases, folder) for name, config in configs.items()]
-        text = table(scores, first.seed, first.evaluation.bootstrap)
-        atomic_write_text(folder / "table.md", text)
-        steps = first.federation.rounds * first.train.steps
-        people = len(cases) // CASES_PER_PERSON
-        print(f"{steps} steps of {first.train.batch_size}, seed {first.seed}, {len(cases)} cases of {people} people")
-        print(text, end="")
+        _run(chosen.variant, chosen.runs)
     except CCFExpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(
+            f"error: the disk refused: {error.strerror}; free some space, or name another folder with --runs, and give "
+            "the same command again",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on after the last complete round", file=sys.stderr)
+        return 130
     return 0
+
+
+def _run(words: Sequence[str], runs: Path) -> None:
+    overrides = [text for text in words if "=" in text]
+    wanted = [text for text in words if "=" not in text] or variants()
+    configs = {name: config_of(name, overrides) for name in dict.fromkeys([_RUN, *wanted])}
+    for config in configs.values():
+        preflight(config)
+    first = configs[_RUN]
+    torch.set_num_threads(first.threads)
+    folder = runs / first.name
+    cases = phantom_cases(first.evaluation.patients, first.image_size, first.hospitals)
+    scores = [score_variant(name, config, cases, folder) for name, config in configs.items()]
+    text = table(scores, first.seed, first.evaluation.bootstrap)
+    atomic_write_text(folder / table_file(list(configs)), text)
+    steps = first.federation.rounds * first.train.steps
+    people = len(cases) // CASES_PER_PERSON
+    print(f"{steps} steps of {first.train.batch_size}, seed {first.seed}, {len(cases)} cases of {people} people")
+    print(text, end="")
 
 
 if __name__ == "__main__":

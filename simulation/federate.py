@@ -13,13 +13,14 @@ from ccfexp.model import CCFExp
 from client import app as client_app
 from client.workbench import BenchPlan, OnStep, SiteSource, Workbench, bench_of
 from server.exchange import Patience
-from server.federation import Hooks, OnReply, OnRound
+from server.federation import Federation, Hooks, OnReply, OnRound
 from server.settle import federation_of
 from simulation.engines import run_apps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ccfexp.adapter import AdapterState
     from configs.run import RunConfig
     from server.checkpoint import Progress
 
@@ -71,10 +72,7 @@ def run_federation(
     watch = callbacks or Callbacks()
     sources = tuple(SiteSource(name, Path(site_manifests[name]).resolve()) for name in sorted(site_manifests))
     plan = BenchPlan(config.base, sources, cache_dir and cache_dir.resolve(), device, config.compute, config.threads)
-    model = CCFExp.from_base(config.base)
-    model.attach_adapter(config.adapter, config.seed)
-    initial, base_sha256 = model.adapter_state(), model.base_sha256
-    del model  # the sites share their own
+    initial, base_sha256 = _start(config)
     federation = federation_of(
         config,
         initial=initial,
@@ -85,10 +83,24 @@ def run_federation(
         patience=Patience(timeout_s=math.inf, poll_s=0.05),
         hooks=Hooks(watch.on_round, watch.on_reply),
     )
+    return _run_on(engine, federation, plan, config, watch.on_step)
+
+
+def _run_on(
+    engine: Engine, federation: Federation, plan: BenchPlan, config: RunConfig, on_step: OnStep | None
+) -> Progress:
+    """The sites one after the other in this process, or in Ray's workers."""
     if engine == "local":
-        bench = Workbench(plan, watch.on_step)
-        return run_apps(federation, client_app.make_app(lambda: bench), len(sources))
+        bench = Workbench(plan, on_step)
+        return run_apps(federation, client_app.make_app(lambda: bench), len(plan.sites))
     if engine == "ray":
         app = client_app.make_app(functools.partial(bench_of, plan))
-        return run_apps(federation, app, len(sources), ray=config.engine)
-    raise ConfigError(f"engine={engine!r} must be 'local' or 'ray'")
+        return run_apps(federation, app, len(plan.sites), ray=config.engine)
+    raise ConfigError(f"engine={engine!r} must be 'local' or 'ray'; choose one")
+
+
+def _start(config: RunConfig) -> tuple[AdapterState, str]:
+    """The adapter before training and the base's hash; the model itself is not kept, because sites share their own."""
+    model = CCFExp.from_base(config.base)
+    model.attach_adapter(config.adapter, config.seed)
+    return model.adapter_state(), model.base_sha256

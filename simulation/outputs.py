@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from ccfexp import weights
 from ccfexp._io import atomic_write_json
 from ccfexp.evaluation.cases import FIRST_PERSON, HeldOutCases
 from ccfexp.evaluation.comparison import Comparison, compare
 from ccfexp.evaluation.judge import case_indices
 from ccfexp.evaluation.report import Curve, CurvePanel, PictureRow, ReportData, RunFacts, write_report
+from ccfexp.published.encoder_files import encoder_hash
 from configs import config_hash, resolved_json
 from server.checkpoint import Progress, RoundRecord
 from simulation.baselines import POOLED
@@ -95,7 +95,8 @@ def _write_tensorboard(histories: Mapping[str, Progress], folder: Path) -> None:
         writer = SummaryWriter(str(run))
         for record in progress.history:
             for site, values in record.metrics.items():
-                writer.add_scalar(f"training_loss/{site}", values["loss"], record.round_number)
+                if "loss" in values:  # a hospital may keep it to itself
+                    writer.add_scalar(f"training_loss/{site}", values["loss"], record.round_number)
             for key, value in record.evaluation.items():
                 writer.add_scalar(key, value, record.round_number)
         writer.close()
@@ -172,8 +173,7 @@ def _facts(outcome: Outcome) -> RunFacts:
     parameters = sum(value.numel() for value in outcome.adapter.values())
     raw = 4 * parameters
     device = "no GPU" if outcome.plan.device == "cpu" else outcome.plan.device
-    names = model.config.encoders
-    encoders = {name: weights.sha256(name) for name in (names.identity, names.face, names.landmark)}
+    encoders = {name: encoder_hash(name, model.folder) for name in vars(model.config.encoders).values() if name}
     history = outcome.histories[FEDERATED].history
     return RunFacts(
         command=outcome.plan.command,

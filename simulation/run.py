@@ -18,16 +18,15 @@ from pathlib import Path
 
 import torch
 
-from ccfexp import weights
-from ccfexp.errors import CCFExpError, ConfigError
+from ccfexp.errors import CCFExpError, ConfigError, did_you_mean
 from ccfexp.evaluation.comparison import Comparison
-from configs import available, resolved_json
+from configs import available, load, resolved_json
 from configs.named import load_named
 from configs.run import RunConfig
 from simulation.outputs import write_outputs
+from simulation.preflight import preflight
 from simulation.progress import RunProgress
 from simulation.stages import Plan, simulate
-from strategies import registry
 
 _DEFAULT = "default"
 
@@ -38,12 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parse(words)
     try:
         config = _config(chosen)
-        registry.get(config.federation.strategy)  # what is unknown is refused in a dry run too
-        if not config.base.endswith(".safetensors"):
-            weights.sha256(config.base)
+        preflight(config)
         if chosen.dry_run:
             print(resolved_json(config))
-            print(f"estimated time on two cores: {config.expected_minutes:.0f} minutes")
+            print(f"estimated time on two cores: {_minutes(config, load(_name(chosen), [], RunConfig))}")
             return 0
         folder = chosen.out or Path("runs") / config.name
         _check_device(chosen.device)
@@ -93,12 +90,28 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 def _config(chosen: argparse.Namespace) -> RunConfig:
-    names = [word for word in chosen.words if "=" not in word]
     overrides = [word for word in chosen.words if "=" in word]
+    return load_named(_name(chosen), overrides)
+
+
+def _name(chosen: argparse.Namespace) -> str:
+    names = [word for word in chosen.words if "=" not in word]
+    for name in names:
+        if name not in available():
+            raise ConfigError(
+                f"{name!r} is no configuration (known: {', '.join(available())}) and, without '=', no override; write "
+                f"key=value.{did_you_mean(name, available())}"
+            )
     if len(names) > 1:
         raise ConfigError(f"configurations {', '.join(names)} were given; name at most one")
-    name = names[0] if names else _DEFAULT
-    return load_named(name, overrides)
+    return names[0] if names else _DEFAULT
+
+
+def _minutes(config: RunConfig, plain: RunConfig) -> str:
+    """The expected time of the unchanged configuration, in the proportion of the work."""
+    work, usual = (Plan(each, Path(), "").work_units for each in (config, plain))
+    minutes = config.expected_minutes * work / usual
+    return f"{minutes:.0f} minutes" if minutes >= 10 else f"{minutes:.1f} minutes"
 
 
 def _check_device(device: str) -> None:

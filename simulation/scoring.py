@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from ccfexp._io import atomic_write_bytes
 from ccfexp.adapter import AdapterState
+from ccfexp.bottleneck import Bottleneck
 from ccfexp.errors import ConfigError
 from ccfexp.evaluation.cases import HeldOutCases
 from ccfexp.evaluation.judge import Evaluators, case_features, judge, resting_features, validation_loss
@@ -27,7 +30,8 @@ class Scorer:
     """Draws and judges the same cases with any adapter; pictures are kept in ``folder`` by adapter.
 
     Attributes:
-        model: the base with an adapter attached; its factors are replaced for every model drawn.
+        model: the base with an adapter attached; its factors are replaced for every model drawn. Where the adapter has
+            a bottleneck, the base alone is drawn and validated without it.
         cases: people never trained on.
         sampling: sampler, steps and guidance.
         seed: of the noise that drawing starts from, the same for every model.
@@ -53,19 +57,18 @@ class Scorer:
         self.resting = resting_features(self.model, self.cases) if self.sampling.guidance != 1 else None
         self.evaluators = Evaluators.load()
 
-    def loss(self, adapter: AdapterState) -> float:
-        """Validation loss of an adapter."""
-        self.model.load_adapter_state(adapter)
-        return validation_loss(self.model, self.cases, self.features)
+    def loss(self, adapter: AdapterState | None) -> float:
+        """Validation loss of an adapter; None = of the base alone."""
+        with self._wearing(adapter):
+            return validation_loss(self.model, self.cases, self.features)
 
-    def draw(self, name: str, adapter: AdapterState, progress: RunProgress) -> Tensor:
-        """Pictures uint8 [C,3,H,W] of all cases."""
+    def draw(self, name: str, adapter: AdapterState | None, progress: RunProgress) -> Tensor:
+        """Pictures uint8 [C,3,H,W] of all cases, drawn with an adapter; None = with the base alone."""
         path, key = self.folder / f"{name}.safetensors", self._key(adapter)
         total = len(self.cases)
         if path.is_file() and _key_of(path) == key:
             progress.advance(total * self.sampling.steps, f"{name}: already drawn")
             return load_file(path)["image_C3HW"]
-        self.model.load_adapter_state(adapter)
         done = 0
 
         def report(drawn: int, of: int) -> None:
@@ -73,15 +76,16 @@ class Scorer:
             progress.advance((drawn - done) * self.sampling.steps, f"drawing with {name}: {drawn}/{of}")
             done = drawn
 
-        image = sample(
-            self.model,
-            *self.features,
-            self.sampling,
-            seed=self.seed,
-            threads=self.threads,
-            resting=self.resting,
-            on_batch=report,
-        )
+        with self._wearing(adapter):
+            image = sample(
+                self.model,
+                *self.features,
+                self.sampling,
+                seed=self.seed,
+                threads=self.threads,
+                resting=self.resting,
+                on_batch=report,
+            )
         pixels = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         atomic_write_bytes(path, save({"image_C3HW": pixels.contiguous()}, {"key": key}))
         return pixels
@@ -94,14 +98,30 @@ class Scorer:
         """The true pictures judged by the same evaluators: the most that any model can reach."""
         return self.score("true target", self.cases.target_C3HW)
 
-    def _key(self, adapter: AdapterState) -> str:
+    @contextmanager
+    def _wearing(self, adapter: AdapterState | None) -> Iterator[None]:
+        """The model with an adapter and its bottleneck, or with neither."""
+        conditioner = self.model.conditioner
+        own = conditioner.bottleneck
+        nothing = {name: torch.zeros_like(value) for name, value in self.model.adapter_state().items()}
+        self.model.load_adapter_state(nothing if adapter is None else adapter)
+        conditioner.bottleneck = self._bottleneck(adapter)
+        try:
+            yield
+        finally:
+            conditioner.bottleneck = own
+
+    def _bottleneck(self, adapter: AdapterState | None) -> Bottleneck:
+        return Bottleneck() if adapter is None else self.model.conditioner.bottleneck
+
+    def _key(self, adapter: AdapterState | None) -> str:
         digest = hashlib.sha256()
-        for name in sorted(adapter):
+        for name, value in sorted((adapter or {}).items()):
             digest.update(name.encode())
-            digest.update(adapter[name].numpy().tobytes())
+            digest.update(value.numpy().tobytes())
         for part in (self.cases.identity_C3HW, self.cases.expression_C3HW):
             digest.update(part.numpy().tobytes())
-        facts = [asdict(self.sampling), self.seed, self.model.base_sha256]
+        facts = [asdict(self.sampling), asdict(self._bottleneck(adapter)), self.seed, self.model.base_sha256]
         digest.update(json.dumps(facts, sort_keys=True).encode())
         return digest.hexdigest()
 

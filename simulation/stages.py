@@ -197,7 +197,8 @@ def _validation(outcome: Outcome, number: int, adapter: AdapterState) -> dict[st
     config = outcome.plan.config
     if number % config.evaluation.every_rounds and number != config.federation.rounds:
         return {}
-    return {"validation_loss": outcome.scorer.loss(adapter)}
+    # Nothing is trained in round 0: what is measured there is the base, without a bottleneck that it never had.
+    return {"validation_loss": outcome.scorer.loss(adapter if number else None)}
 
 
 def _train_baselines(outcome: Outcome, progress: RunProgress) -> None:
@@ -237,7 +238,8 @@ def _train_baselines(outcome: Outcome, progress: RunProgress) -> None:
 
 def _score(outcome: Outcome, progress: RunProgress) -> None:
     scorer = outcome.scorer
-    adapters = {BASE: outcome.initial, **{name: history.adapter for name, history in outcome.histories.items()}}
+    trained = {name: history.adapter for name, history in outcome.histories.items()}
+    adapters: dict[str, AdapterState | None] = {BASE: None, **trained}
     progress.stage(f"drawing {len(scorer.cases)} held-out cases with each of {len(adapters)} models")
     for name, adapter in adapters.items():
         outcome.pictures[name] = scorer.draw(name, adapter, progress)

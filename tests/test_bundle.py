@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import shutil
 import tomllib
@@ -71,12 +72,30 @@ def test_all_source_is_shipped(bundle: zipfile.ZipFile) -> None:
         path.relative_to(ROOT).as_posix()
         for package, suffixes in SHIPPED.items()
         for path in (ROOT / package).rglob("*")
-        if path.suffix in suffixes and package != "client"
+        if path.suffix in suffixes and package not in ("client", "server")
     } | CLIENT
 
-    assert {"client/app.py", "server/app.py", "configs/_door.py", "strategies/wire.py"} <= expected
+    assert {"client/app.py", "configs/_door.py", "strategies/wire.py"} <= expected
     assert any(name.endswith(".yaml") for name in expected)
     assert expected <= set(bundle.namelist())
+
+
+def test_whatever_the_apps_import_of_their_own_packages_is_shipped(bundle: zipfile.ZipFile) -> None:
+    """Neither app needs a file that stays behind, and no file of the server is shipped that its app does not need."""
+    own = {"client", "server", "strategies", "configs"}
+    shipped = {name.removesuffix(".py").replace("/", ".") for name in bundle.namelist() if name.endswith(".py")}
+    needed, found = {"client.app", "server.app"}, set[str]()
+    while needed - found:
+        module = min(needed - found)
+        found.add(module)
+        for node in ast.walk(ast.parse(bundle.read(f"{module.replace('.', '/')}.py"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in own:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                needed |= {name if name in shipped else node.module for name in names}
+        needed = {name if name in shipped else f"{name}.__init__" for name in needed}
+
+    assert needed <= shipped
+    assert {name for name in shipped if name.startswith("server.")} - {"server.__init__"} <= needed
 
 
 def test_project_file_is_shipped_with_the_components(bundle: zipfile.ZipFile) -> None:

@@ -39,6 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     except CCFExpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(
+            f"error: the disk refused: {error.strerror}; free some space, or give a folder that can be written and "
+            "read",
+            file=sys.stderr,
+        )
+        return 2
     return 0
 
 

@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ccfexp._io import atomic_write_bytes, atomic_write_json, sha256_file
+from ccfexp._io import atomic_write_bytes, atomic_write_json, sha256_file, umask
 from ccfexp.checkpoint.layouts import CONDITIONER, ENCODERS, UNET, Sorted, State, sort_keys
 from ccfexp.checkpoint.reading import read_tensors
-from ccfexp.errors import CheckpointError
+from ccfexp.errors import CheckpointError, WeightsError
 from ccfexp.model import OFFICIAL, EncoderNames, ModelConfig, config_to_json
 from ccfexp.published.encoder_files import SUFFIX, describe
+from ccfexp.weights.imported import RECORD_FILE, imported_hashes
 
 MODEL_FILE: Final = "model.safetensors"
-RECORD_FILE: Final = "import.json"
 _CONFIG_FILE: Final = "config.json"
 
 
@@ -33,9 +33,10 @@ def import_checkpoint(source: Path, out: Path, weights: str = "average") -> dict
 
     Raises:
         CheckpointError: ``source`` cannot be used, or ``out`` is in use. Nothing is written then.
+        OSError: ``out`` cannot be written.
     """
     if weights not in ("average", "last"):
-        raise CheckpointError(f"weights={weights!r} must be average or last")
+        raise CheckpointError(f"weights={weights!r} must be average or last; choose one")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError("the output folder exists and is not empty; name a new one")
     state = read_tensors(source)
@@ -56,6 +57,7 @@ def import_checkpoint(source: Path, out: Path, weights: str = "average") -> dict
         atomic_write_json(building / RECORD_FILE, record)
         if out.exists():
             out.rmdir()
+        building.chmod(0o777 & ~umask())  # a temporary folder is its owner's alone; the files in it are not
         building.rename(out)
     except BaseException:  # also Ctrl-C and a full disk: no half import stays
         shutil.rmtree(building, ignore_errors=True)
@@ -113,17 +115,17 @@ def verify_import(folder: Path) -> ModelConfig | None:
         CheckpointError: no record, or a file that is missing or altered.
     """
     try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        files: dict[str, dict[str, Any]] = record["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"no readable {RECORD_FILE} in the folder; give a folder that an import made") from error
-    for name, facts in files.items():
+        files = imported_hashes(folder)
+    except WeightsError as error:
+        raise CheckpointError(str(error)) from error
+    if not files:
+        raise CheckpointError(f"no {RECORD_FILE} in the folder; give a folder that an import made")
+    for name, expected in files.items():
         if not (folder / name).is_file():
             raise CheckpointError(f"missing file {name} of the import; import the checkpoint again")
         found = sha256_file(folder / name)
-        if found != facts["sha256"]:
+        if found != expected:
             raise CheckpointError(
-                f"altered file {name}: expected sha256={facts['sha256']}, found sha256={found}; "
-                "import the checkpoint again"
+                f"altered file {name}: expected sha256={expected}, found sha256={found}; import the checkpoint again"
             )
     return OFFICIAL if MODEL_FILE in files else None

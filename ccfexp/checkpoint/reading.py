@@ -5,10 +5,11 @@ and plain containers; safetensors files hold nothing else to begin with.
 """
 
 import pickle
+import struct
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
@@ -17,17 +18,28 @@ from torch import Tensor
 
 from ccfexp.errors import CheckpointError
 
+_KINDS: Final = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
+)  # fmt: skip
+# What torch's loader was seen to raise on a few bytes of rubbish that begin as a pickle does.
+_DAMAGED: Final = (
+    RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError, AttributeError, AssertionError,
+    ArithmeticError, MemoryError, struct.error,
+)  # fmt: skip
+
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint (its entry ``state_dict`` where it has one), on the CPU.
 
     Raises:
         CheckpointError: missing, truncated, not a checkpoint, with content other than tensors, or with tensors that
-            are not finite.
+            are of an unknown kind or not finite.
     """
     if not path.is_file():
         raise CheckpointError("the checkpoint file does not exist; give the path of an existing file")
-    state = load_file(path) if _is_safetensors(path) else _state_of(_load_safely(path))
+    state = _load_safetensors(path) if path.suffix == ".safetensors" else _state_of(_load_safely(path))
+    _check_kinds(state)
     broken = sorted(
         name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())
     )
@@ -39,17 +51,29 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _is_safetensors(path: Path) -> bool:
-    """By its content; a file named so that is none is refused."""
-    if path.suffix != ".safetensors":
-        return False
+def _check_kinds(state: dict[str, Tensor]) -> None:
+    """Refuse what no published checkpoint holds and few operations are defined for: float8, sparse, quantised ..."""
+    odd = {
+        name: f"{str(value.dtype).removeprefix('torch.')} {str(value.layout).removeprefix('torch.')}"
+        for name, value in state.items()
+        if value.dtype not in _KINDS or value.layout != torch.strided or value.is_meta or value.is_nested
+    }
+    if odd:
+        first = min(odd)
+        raise CheckpointError(
+            f"{len(odd)} tensors are of a kind that cannot be read, the first is {first!r} ({odd[first]}); save them "
+            "as dense float16, bfloat16, float32 or float64 and give that file"
+        )
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    """By its name; a file that is named so and is none is refused."""
     try:
-        load_file(path)
-    except (SafetensorError, OSError) as error:
+        return load_file(path)
+    except (SafetensorError, OSError, LookupError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"not a readable safetensors file, or a truncated one ({type(error).__name__}); copy it again"
         ) from error
-    return True
 
 
 def _load_safely(path: Path) -> object:
@@ -68,7 +92,7 @@ def _load_safely(path: Path) -> object:
             f"refused by torch's safe loader: {_refusal(error)}. A checkpoint that needs more than tensors can run "
             "code; whoever trusts its source may save its state_dict alone with torch.save and import that"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except _DAMAGED as error:
         raise CheckpointError(
             f"the checkpoint is damaged or truncated ({type(error).__name__}); compare its size and hash with the "
             "source and copy it again"

@@ -12,7 +12,7 @@ from torch.nn import functional
 from ccfexp import weights
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.data.phantom.expression import MOVEMENTS, SIDES
-from ccfexp.encoders import PhantomEncoder, landmarks_from_vector, load_phantom_encoder
+from ccfexp.encoders import PhantomEncoder, config_from_metadata, landmarks_from_vector, load_phantom_encoder
 from ccfexp.evaluation.cases import HeldOutCases
 from ccfexp.evaluation.metrics import landmark_nme, psnr, ssim
 from ccfexp.evaluation.scores import CaseScores, ModelScores
@@ -73,6 +73,15 @@ class Evaluators:
 
     def _head(self, name: str, vector_ND: Tensor) -> Tensor:
         return functional.linear(vector_ND, self.heads[f"{name}.weight"], self.heads[f"{name}.bias"])
+
+
+def evaluated_size() -> int:
+    """Side in pixels of the pictures that the evaluators read.
+
+    Raises:
+        WeightsError: missing or altered.
+    """
+    return config_from_metadata(weights.load(EXPRESSION)[1], EXPRESSION).image_size
 
 
 def judge(name: str, image_C3HW: Tensor, cases: HeldOutCases, evaluators: Evaluators) -> ModelScores:

@@ -15,6 +15,7 @@ from ccfexp.published.fan import load_fan
 from ccfexp.published.ir50 import SIDE, IR50Encoder
 from ccfexp.published.mobilefacenet import MobileFaceNet
 from ccfexp.published.onnx_network import load_onnx_encoder
+from ccfexp.weights.imported import RESTORE, check_imported
 from ccfexp.weights.local import KNOWN, require
 
 SUFFIX: Final = ".safetensors"
@@ -42,7 +43,7 @@ def load_encoder(name: str, folder: Path | None) -> Encoder:
         folder: where files are.
 
     Raises:
-        WeightsError: missing, damaged, or not an encoder.
+        WeightsError: missing, damaged, altered since its import, or not an encoder.
     """
     if not is_file_name(name):
         return load_phantom_encoder(name)
@@ -57,7 +58,9 @@ def load_encoder(name: str, folder: Path | None) -> Encoder:
         return load_onnx_encoder(folder / name)
     if name.endswith(".pth.tar"):
         return load_fan(folder / name)
-    tensors, metadata = weights.parse((folder / name).read_bytes(), name)
+    data = (folder / name).read_bytes()
+    check_imported(folder / name, data)
+    tensors, metadata = weights.parse(data, name, RESTORE)
     network = _build(metadata.get("encoder", ""), name)
     try:
         network.load_state_dict(tensors)
@@ -88,8 +91,9 @@ def _build(record: str, name: str) -> nn.Module:
 def encoder_hashes(names: object, folder: Path | None) -> list[str]:
     """SHA-256 of every named encoder, in the order of the fields; empty names are left out."""
     wanted: list[str] = list(vars(names).values())
-    return [
-        sha256_file(folder / name) if folder is not None and is_file_name(name) else weights.sha256(name)
-        for name in wanted
-        if name
-    ]
+    return [encoder_hash(name, folder) for name in wanted if name]
+
+
+def encoder_hash(name: str, folder: Path | None) -> str:
+    """SHA-256 of an encoder by name: of shipped weights, or of a file in ``folder``."""
+    return sha256_file(folder / name) if folder is not None and is_file_name(name) else weights.sha256(name)

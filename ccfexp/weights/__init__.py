@@ -65,11 +65,16 @@ def load(name: str) -> tuple[Tensors, dict[str, str]]:
         raise WeightsError(
             f"altered weight file {name}.safetensors: expected sha256={expected}, found sha256={found}; {_RESTORE}"
         )
-    return parse(data, name)
+    return parse(data, f"{name}.safetensors", _RESTORE)
 
 
-def parse(data: bytes, name: str) -> tuple[Tensors, dict[str, str]]:
+def parse(data: bytes, name: str, remedy: str) -> tuple[Tensors, dict[str, str]]:
     """Tensors (single precision) and metadata of a safetensors file's bytes.
+
+    Args:
+        data: of the whole file.
+        name: of the file, without its folder, for messages.
+        remedy: how a damaged file of this origin is restored.
 
     Raises:
         WeightsError: the bytes are not a safetensors file.
@@ -79,5 +84,5 @@ def parse(data: bytes, name: str) -> tuple[Tensors, dict[str, str]]:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         tensors = load_tensors(data)
     except (ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{name} is not a readable safetensors file ({type(error).__name__}); {_RESTORE}") from error
+        raise WeightsError(f"{name} is not a readable safetensors file ({type(error).__name__}); {remedy}") from error
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, metadata

@@ -44,6 +44,11 @@ def _line(finding: Finding) -> str:
         return f"{first}\n           from {file.source}; licence: {file.licence}"
     if finding.status == "altered":
         return f"{first}\n           expected sha256={finding.expected}, found sha256={finding.sha256}; copy it again"
+    if finding.status == "beginning":
+        return (
+            f"{first}\n           matches the recorded beginning {file.sha256} of its hash, more is not public; found "
+            f"sha256={finding.sha256}; compare it with the source, then record it\n           licence: {file.licence}"
+        )
     if finding.status == "unverified":
         return f"{first}\n           sha256={finding.sha256}; compare it with the source, then record it"
     return f"{first}\n           licence: {file.licence}"

@@ -13,7 +13,7 @@ from ccfexp._io import atomic_write_json, sha256_file
 from ccfexp.errors import WeightsError
 
 RECORD: Final = "weights.json"
-Status = Literal["verified", "recorded", "unverified", "altered", "missing"]
+Status = Literal["verified", "beginning", "recorded", "unverified", "altered", "missing"]
 
 
 @dataclass(frozen=True)
@@ -74,24 +74,29 @@ class Finding:
 def check_folder(folder: Path) -> list[Finding]:
     """Every known file, and every other one that the folder's record names.
 
-    verified: as publicly recorded. recorded: as this folder's own record says. unverified: present, with no hash to
-    compare with. altered: another hash than either. missing.
+    verified: as publicly recorded. beginning: only the beginning of the hash is public, and matches. recorded: as this
+    folder's own record says. unverified: present, with no hash to compare with. altered: another hash than is public or
+    recorded. missing.
 
     Raises:
         WeightsError: no such folder, or a record that cannot be read.
     """
-    if not folder.is_dir():
-        raise WeightsError("the weights folder does not exist; make it and place the files there by hand")
     record = _read_record(folder)
+    return [_find(folder, file, record) for file in _files(record)]
+
+
+def _files(record: dict[str, dict[str, Any]]) -> list[KnownFile]:
+    """The known files, and the others that a record names."""
     others = [
         KnownFile(name, str(entry.get("role", "")), str(entry.get("licence", "")), str(entry.get("source", "")))
         for name, entry in record.items()
         if name not in {file.name for file in KNOWN}
     ]
-    return [_find(folder, file, str(record.get(file.name, {}).get("sha256", ""))) for file in (*KNOWN, *others)]
+    return [*KNOWN, *others]
 
 
-def _find(folder: Path, file: KnownFile, recorded: str) -> Finding:
+def _find(folder: Path, file: KnownFile, record: dict[str, dict[str, Any]]) -> Finding:
+    recorded = str(record.get(file.name, {}).get("sha256", ""))
     path = folder / file.name
     if not path.is_file():
         return Finding(file, "missing")
@@ -100,12 +105,16 @@ def _find(folder: Path, file: KnownFile, recorded: str) -> Finding:
         return Finding(file, "altered", found, recorded)
     if file.sha256 and not found.startswith(file.sha256):
         return Finding(file, "altered", found, file.sha256)
-    if file.sha256:
+    if found == file.sha256:
         return Finding(file, "verified", found)
-    return Finding(file, "recorded" if recorded else "unverified", found)
+    if recorded:
+        return Finding(file, "recorded", found)
+    return Finding(file, "beginning" if file.sha256 else "unverified", found)
 
 
 def _read_record(folder: Path) -> dict[str, dict[str, Any]]:
+    if not folder.is_dir():
+        raise WeightsError("the weights folder does not exist; make it and place the files there by hand")
     path = folder / RECORD
     if not path.is_file():
         return {}
@@ -144,14 +153,16 @@ def record_folder(folder: Path) -> list[str]:
 
 
 def require(folder: Path, name: str) -> Path:
-    """The path of a file that is present and not altered.
+    """The path of a file that is present and not altered; the others of the folder are not read.
 
     Raises:
         WeightsError: missing (with where it comes from and its licence) or altered.
     """
-    finding = next((found for found in check_folder(folder) if found.file.name == name), None)
-    if finding is None:
+    record = _read_record(folder)
+    file = next((file for file in _files(record) if file.name == name), None)
+    if file is None:
         raise WeightsError(f"no known weights file is called {name!r}; known: {', '.join(f.name for f in KNOWN)}")
+    finding = _find(folder, file, record)
     if finding.status == "missing":
         raise WeightsError(
             f"missing weights file {name} ({finding.file.role}); it comes from {finding.file.source}. Licence: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -145,3 +145,14 @@ def test_guidance_goes_further_along_the_way_from_rest(features: Features) -> No
     assert float((plain - at_rest)[between].abs().mean()) > 1e-3
     with pytest.raises(ConfigError, match=r"sampling guidance=2.0 needs the resting expression"):
         sample(model, identity, expression, SamplingConfig(steps=1, guidance=2.0), seed=1)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm"])
+def test_more_steps_than_the_diffusion_has(model: CCFExp, features: Features, sampler: Literal["ddim", "dpm"]) -> None:
+    with pytest.raises(ConfigError, match=r"sampling steps=1001 must lie in \[1, 1000\]; take fewer"):
+        sample(model, *features, SamplingConfig(1001, sampler=sampler), seed=1)
+
+
+def test_the_largest_seed_of_a_run(model: CCFExp, features: Features) -> None:
+    drawn = sample(model, *features, SamplingConfig(steps=1), seed=2**63 - 1)
+    assert drawn.isfinite().all()

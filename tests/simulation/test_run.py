@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import equal
 
 from ccfexp import weights
+from ccfexp.model import OFFICIAL, config_to_json
+from configs import load
+from configs.run import RunConfig
 from simulation.run import main
 
 ROOT = Path(__file__).parents[2]
@@ -118,16 +121,50 @@ def test_an_unknown_device_is_refused_before_anything_is_written(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("dry", [["--dry-run"], []], ids=["dry", "run"])
 @pytest.mark.parametrize(
     ("word", "told"),
-    [("image_size=48", "image_size=48 must be 64"), ("evaluation.sampling_steps=1001", "steps=1001 must lie in")],
+    [
+        ("image_size=48", "image_size=48 must be 64, the size of the base"),
+        ("evaluation.sampling_steps=1001", "steps=1001 must lie in"),
+        ("base=none.safetensors", "the base file given as a path does not exist"),
+        ("base=phantom-bse", "Did you mean 'phantom-base'?"),
+        ("federation.strategy=fedavg", "fedavg"),
+        ("expected_minutes=-3", "expected_minutes=-3.0 must be > 0"),
+        ("seed", "'seed' is no configuration (known: "),
+    ],
 )
-def test_what_does_not_fit_the_base_is_told_before_training(
-    word: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_cannot_be_is_told_before_anything_is_rendered(
+    word: str, told: str, dry: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["tiny", word, "--out", str(tmp_path)]) == 2
+    out = tmp_path / "run"
+    assert main(["tiny", word, *dry, "--out", str(out)]) == 2
     assert told in capsys.readouterr().err
-    assert not (tmp_path / "checkpoint").exists()
+    assert not out.exists()
+
+
+def test_a_base_of_a_size_that_the_evaluators_do_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An imported base draws 112 pixels: refused at once, from the header of its file alone."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save({}, {"model": config_to_json(OFFICIAL)}))
+    assert main(["tiny", f"base={path}", "image_size=112", "--dry-run"]) == 2
+    assert "image_size=112 must be 64, the size that the evaluators of a simulation read" in capsys.readouterr().err
+
+
+def test_the_estimated_time_grows_with_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    """Four times the work takes four times as long; a change that is no work changes nothing."""
+
+    def minutes(*words: str) -> float:
+        assert main(["--dry-run", *words]) == 0
+        said = capsys.readouterr().out
+        return float(said.rpartition(": ")[2].removesuffix(" minutes\n"))
+
+    usual = minutes()
+    assert usual == load("default", [], RunConfig).expected_minutes
+    assert minutes("seed=3") == usual
+    longer = minutes("train.steps=120", "evaluation.patients=384")
+    assert longer == pytest.approx(4 * usual, rel=0.03)
+    assert minutes("evaluation.baselines=false") < 0.6 * usual
 
 
 def test_two_configurations_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,8 +174,6 @@ def test_two_configurations_are_refused(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_damaged_data_set_is_told_row_by_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is trained; the rows are numbered, files and people are not named."""
-    from configs import load
-    from configs.run import RunConfig
     from simulation.sites import prepare_sites
 
     config = load("tiny", [], RunConfig)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import configs
-from ccfexp.adapter import AdapterState
+from ccfexp.adapter import AdapterConfig, AdapterState
+from ccfexp.bottleneck import Bottleneck
 from ccfexp.evaluation.cases import HeldOutCases, phantom_cases
 from ccfexp.model import CCFExp
 from ccfexp.sampling import SamplingConfig
@@ -61,6 +62,29 @@ def test_what_was_drawn_is_used_again_only_for_the_same_work(model: CCFExp, tmp_
         assert file.stat().st_mtime_ns == written
         scorer().draw("x", _changed(adapter), progress)
         assert file.stat().st_mtime_ns != written
+
+
+def test_the_base_is_drawn_without_the_bottleneck_of_an_adapter(tmp_path: Path) -> None:
+    """It never had one: pictures and loss are those of a run without, and pictures drawn otherwise are not kept."""
+    narrow = CCFExp.from_base("phantom-base")
+    narrow.attach_adapter(AdapterConfig(bottleneck=Bottleneck(grid=1, normalised=True)), 1)
+    plain_one = CCFExp.from_base("phantom-base")
+    plain_one.attach_adapter(AdapterConfig(), 1)
+    cases, sampling = phantom_cases(1, 64), SamplingConfig(steps=1)
+    plain = Scorer(plain_one, cases, sampling, 3, tmp_path / "plain")
+    scorer = Scorer(narrow, cases, sampling, 3, tmp_path / "narrow")
+    fresh = narrow.adapter_state()
+
+    with RunProgress(100) as progress:
+        base = scorer.draw("base", None, progress)
+        assert torch.equal(base, plain.draw("base", None, progress))
+        assert torch.equal(base, plain.draw("fresh", fresh, progress))
+        assert not torch.equal(base, scorer.draw("fresh", fresh, progress))
+    assert scorer.loss(None) == plain.loss(None) == plain.loss(fresh)
+    assert scorer.loss(fresh) != scorer.loss(None)
+    assert scorer._key(None) == plain._key(None)
+    assert scorer._key(fresh) != plain._key(fresh)
+    assert narrow.conditioner.bottleneck == Bottleneck(grid=1, normalised=True)
 
 
 @pytest.mark.parametrize(

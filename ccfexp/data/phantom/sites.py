@@ -78,9 +78,12 @@ class PhantomSite:
 
     def _check_mix(self) -> None:
         """Refuse movements, grades and shares that cannot be drawn from."""
+        known = ", ".join(MOVEMENTS)
         for movement in self.movements:
             if movement not in MOVEMENTS:
-                raise ConfigError(f"site movement={movement!r} is not known.{did_you_mean(movement, MOVEMENTS)}")
+                raise ConfigError(
+                    f"site movement={movement!r} is not known.{did_you_mean(movement, MOVEMENTS)} Known: {known}"
+                )
         if len(self.grade_weights) != 6 or min(self.grade_weights) < 0 or sum(self.grade_weights) <= 0:
             raise ConfigError(
                 f"site grade_weights={self.grade_weights} must be six numbers >= 0, not all 0; "

@@ -1,7 +1,9 @@
 """Importing published checkpoints: synthetic files with exactly the published names and shapes, at full size."""
 
 import json
+import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ccfexp.checkpoint.__main__ import main
-from ccfexp.checkpoint.importing import MODEL_FILE, RECORD_FILE, import_checkpoint, verify_import
+from ccfexp.checkpoint.importing import MODEL_FILE, import_checkpoint, verify_import
 from ccfexp.checkpoint.layouts import sort_keys
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
-from ccfexp.errors import CheckpointError
+from ccfexp.errors import CheckpointError, WeightsError
 from ccfexp.frozen import freeze_encoder
 from ccfexp.model import OFFICIAL, CCFExp, FrozenEncoders
 from ccfexp.published.encoder_files import load_encoder
 from ccfexp.published.ir50 import IR50, IR50Encoder
 from ccfexp.published.mobilefacenet import MobileFaceNet
 from ccfexp.sampling import SamplingConfig, sample
+from ccfexp.weights.imported import RECORD_FILE
 from tests.ccfexp.published.recipe import facts, fill, uniform
 
 
@@ -146,11 +149,16 @@ def test_a_changed_file_of_an_import_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
     with pytest.raises(CheckpointError, match=r"altered file landmark.safetensors: expected sha256=\w+, found sha256="):
         verify_import(tmp_path / "out")
+    with pytest.raises(WeightsError, match=r"altered weight file landmark.safetensors: .*; import the checkpoint"):
+        load_encoder("landmark.safetensors", tmp_path / "out")
     path.unlink()
     with pytest.raises(CheckpointError, match=r"missing file landmark\.safetensors"):
         verify_import(tmp_path / "out")
     (tmp_path / "out" / RECORD_FILE).write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"no readable import.json"):
+        verify_import(tmp_path / "out")
+    (tmp_path / "out" / RECORD_FILE).unlink()
+    with pytest.raises(CheckpointError, match=r"no import.json in the folder; give a folder that an import made"):
         verify_import(tmp_path / "out")
 
 
@@ -200,6 +208,10 @@ class Unsafe:
         (b"", "neither a torch checkpoint nor a safetensors file"),
         (pickle.dumps({"state_dict": Unsafe()}), "refused by torch's safe loader"),
         (pickle.dumps([1, 2, 3]), "refused by torch's safe loader|found list|damaged"),
+        (b"\x80", "damaged or truncated"),
+        (b"\x80\x02", "damaged or truncated"),
+        (b"\x80\x02K", "damaged or truncated"),
+        (b"\x80\x02X\x05", "damaged or truncated"),
     ],
 )
 def test_files_that_are_no_checkpoints(
@@ -209,6 +221,22 @@ def test_files_that_are_no_checkpoints(
     with pytest.raises(CheckpointError, match=message):
         import_checkpoint(tmp_path / "bad.ckpt", tmp_path / "out")
     assert "ran" not in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_tensors_of_another_kind_are_refused_by_name(tmp_path: Path, suffix: str) -> None:
+    state = mobilefacenet_state()
+    state["conv1.bn.weight"] = state["conv1.bn.weight"].to(torch.float8_e4m3fn)
+    source = tmp_path / f"odd.{suffix}"
+    if suffix == "pth":
+        state["conv1.conv.weight"] = state["conv1.conv.weight"].to_sparse()
+        torch.save(state, source)
+    else:
+        save_file(state, source)
+    first = "'conv1.bn.weight' (float8_e4m3fn strided)"
+    with pytest.raises(CheckpointError, match=rf"{2 if suffix == 'pth' else 1} tensors .* {re.escape(first)}"):
+        import_checkpoint(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -249,3 +277,16 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "every file is as it was imported" in capsys.readouterr().out
     assert main(["import", str(tmp_path / "none.ckpt"), "--out", str(tmp_path / "other")]) == 2
     assert "error: the checkpoint file does not exist" in capsys.readouterr().err
+    for nowhere in (source / "below", Path("/proc/none/out")):
+        assert main(["import", str(source), "--out", str(nowhere)]) == 2
+        assert "error: the disk refused" in capsys.readouterr().err
+
+
+def test_the_folder_can_be_read_by_whom_its_files_can(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        import_checkpoint(saved(tmp_path / "l.pth", mobilefacenet_state()), tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o640}

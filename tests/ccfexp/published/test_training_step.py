@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import ccfexp.losses
 from ccfexp.conditioning import Condition, Conditioner, ConditioningConfig
 from ccfexp.diffusion import DiffusionConfig
 from ccfexp.encoders import Encoded
@@ -124,16 +125,33 @@ def test_every_loss_of_the_step(model: Step, io: dict[str, Tensor]) -> None:
         assert math.isclose(value, expected[name], rel_tol=1e-5), (name, value, expected[name])
 
 
-def test_the_parts_of_the_second_cycle(model: Step, io: dict[str, Tensor]) -> None:
-    """The sum of the second cycle with one weight at a time gives each of its three terms."""
+def second_terms(
+    model: Step, io: dict[str, Tensor], config: CycleConfig, monkeypatch: pytest.MonkeyPatch
+) -> tuple[float, float]:
+    """Means of the second cycle's identity and landmark terms as they are computed, the latter with its factor."""
+    judged, computed = [], ccfexp.losses._judged_terms
+
+    def watch(*arguments: Any) -> Any:  # noqa: ANN401 (the arguments of the function watched)
+        judged.append(computed(*arguments))
+        return judged[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ccfexp.losses, "_judged_terms", watch)
+        losses(model, io, config)
+    _, second = judged
+    identity, landmark = (float(term_B.detach().mean()) for term_B in (second.identity_B, second.landmark_B))
+    return identity, config.landmark_weight * landmark
+
+
+def test_the_parts_of_the_second_cycle(model: Step, io: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its three terms: the error is the whole second cycle where nothing is judged."""
     expected = facts("train_step")["losses"]
     plain = replace(OFFICIAL_CYCLE, identity_weight=0.0, landmark_weight=0.0)
     mse = losses(model, io, plain)["train/sec_loss"]
-    identity = losses(model, io, replace(OFFICIAL_CYCLE, landmark_weight=0.0))["train/sec_loss"]
-    landmark = losses(model, io, replace(OFFICIAL_CYCLE, identity_weight=0.0))["train/sec_loss"]
+    identity, landmark = second_terms(model, io, OFFICIAL_CYCLE, monkeypatch)
     assert math.isclose(mse, expected["train/sec_mse_loss"], rel_tol=1e-5)
-    assert math.isclose((identity - mse) / 0.05, expected["train/sec_id_loss"], rel_tol=1e-4)
-    assert math.isclose(landmark - mse, expected["train/sec_lm_loss"], rel_tol=1e-3)
+    assert math.isclose(identity, expected["train/sec_id_loss"], rel_tol=1e-5)
+    assert math.isclose(landmark, expected["train/sec_lm_loss"], rel_tol=1e-5)
 
 
 def test_conditions_predictions_and_estimates_on_the_way(model: Step, io: dict[str, Tensor]) -> None:
@@ -148,7 +166,12 @@ def test_conditions_predictions_and_estimates_on_the_way(model: Step, io: dict[s
 
 
 def test_every_gradient_through_both_cycles(model: Step, io: dict[str, Tensor]) -> None:
-    """376 published parameters: U-Net, fusion, emotion tokens and the shared projection."""
+    """376 published parameters: U-Net, fusion, emotion tokens and the shared projection.
+
+    A bias that the normalisation behind it takes away again has no gradient but what rounding leaves, which no two
+    orders of summation share: of those 21 only the size is held, to a millionth of the largest norm. The other norms
+    are held to 1e-4: the emotion tokens', sums of many terms that nearly cancel, are 4e-5 from the published ones.
+    """
     model.zero_grad()
     cycle_loss(model, batch_of(model, io), T_B, io["noise"], OFFICIAL_CYCLE).total_B.mean().backward()
     unet: Any = model.unet
@@ -164,11 +187,15 @@ def test_every_gradient_through_both_cycles(model: Step, io: dict[str, Tensor]) 
     }  # fmt: skip
     expected = facts("train_step")["grad_l2"]
     assert len(expected) == 376
-    largest = max(expected.values())
+    rounding = 1e-6 * max(expected.values())
+    nothing = [name for name, norm in expected.items() if norm < rounding]
+    assert len(nothing) == 21
+    assert all(name.endswith(".bias") for name in nothing)
     for name, norm in expected.items():
         ours = [key for key, _ in table[name]] if name in table else [_fusion_name(name, fusion)]
         square = sum(float(found[key].double().square().sum()) for key in ours)
-        assert math.isclose(math.sqrt(square), norm, rel_tol=1e-3, abs_tol=1e-6 * largest), (name, norm)
+        bound = rounding if name in nothing else 1e-4 * norm
+        assert abs(math.sqrt(square) - norm) < bound, (name, norm)
 
 
 def _fusion_name(name: str, prefixes: dict[str, str]) -> str:
@@ -190,22 +217,12 @@ def test_variants_of_the_identity_term(model: Step, io: dict[str, Tensor], chang
     assert math.isclose(found, facts("train_step")["alternatives"][name], rel_tol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("alone", "name", "weight"),
-    [
-        ({"landmark_weight": 0.0}, "sec_id_loss_if_x0_used_sec_noisy", 0.05),
-        ({"identity_weight": 0.0}, "sec_lm_loss_if_x0_used_sec_noisy", 1.0),
-    ],
-)
-def test_the_corrected_second_estimate(
-    model: Step, io: dict[str, Tensor], alone: dict[str, float], name: str, weight: float
-) -> None:
-    """The second estimate from the second noisy image: the value that the data state for it."""
-    corrected = replace(OFFICIAL_CYCLE, estimate_from="second")
-    with_term = losses(model, io, replace(corrected, **alone))["train/sec_loss"]  # type: ignore[arg-type]
-    nothing = replace(corrected, identity_weight=0.0, landmark_weight=0.0)
-    found = (with_term - losses(model, io, nothing)["train/sec_loss"]) / weight
-    assert math.isclose(found, facts("train_step")["alternatives"][name], rel_tol=1e-4)
+def test_the_corrected_second_estimate(model: Step, io: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second estimate from the second noisy image: the values that the data state for it."""
+    expected = facts("train_step")["alternatives"]
+    found = second_terms(model, io, replace(OFFICIAL_CYCLE, estimate_from="second"), monkeypatch)
+    for value, name in zip(found, ("id", "lm"), strict=True):
+        assert math.isclose(value, expected[f"sec_{name}_loss_if_x0_used_sec_noisy"], rel_tol=1e-5), name
 
 
 def test_a_wrong_switch_is_noticed(model: Step, io: dict[str, Tensor]) -> None:

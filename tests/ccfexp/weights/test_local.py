@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ccfexp._io import sha256_file
 from ccfexp.errors import WeightsError
 from ccfexp.weights import local
 from ccfexp.weights.__main__ import main
@@ -63,10 +64,42 @@ def test_a_public_hash_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     place(tmp_path, ARCFACE)
     assert status(tmp_path)[ARCFACE] == "altered"
     digest = hashlib.sha256(b"weights").hexdigest()
-    known = (local.KnownFile(ARCFACE, "identity", "licence", "source", digest[:12]),)
+    known = (local.KnownFile(ARCFACE, "identity", "licence", "source", digest),)
     monkeypatch.setattr(local, "KNOWN", known)
     assert status(tmp_path) == {ARCFACE: "verified"}
     assert require(tmp_path, ARCFACE) == tmp_path / ARCFACE
+
+
+def test_the_beginning_of_a_hash_is_not_called_more_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until the folder's own record holds the whole of it."""
+    place(tmp_path, ARCFACE)
+    digest = hashlib.sha256(b"weights").hexdigest()
+    known = (local.KnownFile(ARCFACE, "identity", "licence", "source", digest[:12]),)
+    monkeypatch.setattr(local, "KNOWN", known)
+    assert main(["check", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert f"matches the recorded beginning {digest[:12]} of its hash" in said
+    assert "1 beginning" in said
+    assert require(tmp_path, ARCFACE) == tmp_path / ARCFACE
+    record_folder(tmp_path)
+    assert status(tmp_path) == {ARCFACE: "recorded"}
+
+
+def test_one_file_is_asked_for_and_one_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of gigabytes beside it are not hashed once more with every encoder."""
+    for name in (ADAFACE, "published/CCFExp.ckpt"):
+        place(tmp_path, name)
+    hashed: list[Path] = []
+
+    def watch(path: Path) -> str:
+        hashed.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr(local, "sha256_file", watch)
+    require(tmp_path, ADAFACE)
+    assert hashed == [tmp_path / ADAFACE]
 
 
 def test_what_is_required_is_there_or_said(tmp_path: Path) -> None:

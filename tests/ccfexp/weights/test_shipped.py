@@ -111,18 +111,21 @@ def test_a_cut_off_base(keep: int, tmp_path: Path) -> None:
     path = tmp_path / "base.safetensors"
     path.write_bytes(save(TENSORS, {"model": "{}"})[:keep])
 
-    with pytest.raises(WeightsError, match="not a readable safetensors file"):
+    with pytest.raises(WeightsError, match=r"^base.safetensors is not a readable safetensors file") as refused:
         CCFExp.from_base(path)
+    assert "copy the file again" in str(refused.value)
+    assert "git checkout" not in str(refused.value)
+    assert str(tmp_path) not in str(refused.value)
 
 
 def test_a_base_that_is_no_model(tmp_path: Path) -> None:
     """Other tensors, no metadata of a model, no file."""
     path = tmp_path / "other.safetensors"
     path.write_bytes(save(TENSORS, {"model": config_to_json(TINY)}))
-    with pytest.raises(WeightsError, match="do not fit the model"):
+    with pytest.raises(WeightsError, match=r"base weights 'other.safetensors' do not fit the model"):
         CCFExp.from_base(path)
     path.write_bytes(save(TENSORS))
-    with pytest.raises(WeightsError, match="do not say which model"):
+    with pytest.raises(WeightsError, match=r"weights 'other.safetensors' do not say which model"):
         CCFExp.from_base(path)
     with pytest.raises(WeightsError, match="does not exist"):
         CCFExp.from_base(tmp_path / "none.safetensors")

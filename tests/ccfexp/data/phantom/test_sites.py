@@ -127,6 +127,7 @@ def test_a_palsy_is_drawn_from_the_mix() -> None:
         ({"holdout": 8}, r"holdout=8 must lie in \[0, subjects=8\)"),
         ({"first_identity": -1}, "first_identity=-1 must be >= 0"),
         ({"movements": ("smile_clsed",)}, "movement='smile_clsed' is not known. Did you mean 'smile_closed'"),
+        ({"movements": ("smil",)}, "movement='smil' is not known. .*Known: .*smile_closed, smile_teeth"),
         ({"grade_weights": (1.0, 1.0)}, "grade_weights=.* must be six numbers"),
         ({"grade_weights": (0.0,) * 6}, "grade_weights=.* must be six numbers"),
         ({"left_share": 1.2}, r"left_share=1.2 must lie in \[0, 1\]"),
@@ -154,6 +155,25 @@ def test_command_line_writes_a_data_set(tmp_path: Path, capsys: pytest.CaptureFi
     assert len({row.subject_id for row in rows}) == 2
     assert len({row.subject_id for row in rows if row.split == "holdout"}) == 1
     assert f"wrote {len(rows)} phantom images of 2 patients" in capsys.readouterr().out
+
+
+def test_command_line_overwrites_no_manifest_but_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same arguments may be given again; others, or a hospital's own folder, are refused and left as they are."""
+    own, theirs = tmp_path / "own", tmp_path / "theirs"
+    command = ["--out", str(own), "--subjects", "1", "--size", "32"]
+    assert main(command) == 0
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    assert main(command) == 0
+    for other in (["--subjects", "2"], ["--size", "64"], ["--site", "B"], ["--loose"]):
+        assert main([*command, *other]) == 2
+        assert "holds a manifest.csv that these arguments did not write; name another" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+    theirs.mkdir()
+    (theirs / "manifest.csv").write_text("patients", encoding="utf-8")
+    assert main(["--out", str(theirs), "--subjects", "1", "--size", "32"]) == 2
+    assert [(path.name, path.read_text(encoding="utf-8")) for path in theirs.iterdir()] == [
+        ("manifest.csv", "patients")
+    ]
 
 
 def test_command_line_writes_a_contact_sheet(tmp_path: Path) -> None:
