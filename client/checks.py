@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Level = Literal["ready", "warning", "not ready"]
 _FREE_DISK = 1 << 30  # bytes that features, ledger and logs may need
+_FLOWER = "1.41"
 _SHOWN = 12  # lines of what is wrong with a manifest
 _GPU_BASE = 1 << 30  # bytes of GPU memory besides 16 for each weight
 
@@ -89,6 +91,7 @@ def examine(site: Site) -> Readiness:
     if model is not None:
         check, patients = _manifest(site, model.config.unet.image_size)
         checks.append(check)
+    checks.append(Check("release of Flower", *_flower()))
     checks.append(_guarded("disk", lambda: _disk(site.work)))
     checks.append(_guarded("isolation", _isolation))
     checks.append(_guarded("local port", lambda: _port(site.file.port)))
@@ -112,6 +115,14 @@ def _site_file(site: Site) -> tuple[Level, str]:
     policy = site.policy
     privacy = "no differential privacy asked for" if policy.max_epsilon is None else f"epsilon <= {policy.max_epsilon}"
     return "ready", f"at most {policy.max_rounds} rounds, {policy.max_bytes:,} bytes a message; {privacy}"
+
+
+def _flower() -> tuple[Level, str]:
+    """`client.flower_runtime` reads an interface of Flower's that is not public: it fits one release."""
+    found = version("flwr")
+    if not found.startswith(f"{_FLOWER}."):
+        return "not ready", f"flwr={found} must be {_FLOWER}.*; install what requirements.lock names"
+    return "ready", f"{found}; the coordinator needs {_FLOWER} too"
 
 
 def _private_key(path: Path) -> tuple[Level, str]:

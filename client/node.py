@@ -31,7 +31,7 @@ _MEANINGS = (
     ("[code: 2004]", "the coordinator does not know this site's key, has revoked it, or sees it connected already"),
     ("certificate verify failed", "the coordinator's certificate is refused; see the checks (--check)"),
     ("SSL/TLS handshake error", "the secure connection cannot be made; see the checks (--check)"),
-    ("Incompatible", "the coordinator runs another release of Flower; both need the one that requirements.lock names"),
+    (" detected a", "the coordinator runs another release of Flower; both need the one that requirements.lock names"),
 )
 
 

@@ -74,7 +74,6 @@ def serve(site: Site, readiness: Readiness, stop: threading.Event) -> int:
 
 @contextmanager
 def _alone(site: Site) -> Iterator[None]:
-    site.work.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (site.work / "run.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,6 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.update({"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "HF_HUB_OFFLINE": "1"})
     try:
         site = load_site(chosen.site, chosen.site_file)
+        site.work.mkdir(mode=0o700, parents=True, exist_ok=True)
         who = chosen.by or getpass.getuser()
         if chosen.approve:
             return approve(site, chosen.approve, who, ask=not chosen.yes)
@@ -154,6 +154,9 @@ def main(arguments: list[str] | None = None) -> int:
         return serve(site, readiness, _stop_on_signals())
     except CCFExpError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: the work folder refuses: {error.strerror}; mend its rights or free the disk", file=sys.stderr)
         return 2
 
 
