@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from rich.table import Table
+from rich.text import Text
 
 from ccfexp.data.manifest import read_manifest
 from ccfexp.errors import CCFExpError, PolicyError
@@ -70,7 +71,7 @@ class Readiness:
         table = Table("check", "", "", title=f"site {site}")
         colours = {"ready": "green", "warning": "yellow", "not ready": "bold red"}
         for check in self.checks:
-            table.add_row(check.name, f"[{colours[check.level]}]{check.level}[/]", check.text)
+            table.add_row(check.name, Text(check.level, colours[check.level]), Text(check.text))
         return table
 
 

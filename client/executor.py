@@ -188,11 +188,12 @@ class Executor:
 
     def _enclosure(self, approvals: Approvals, digest: str) -> Enclosure:
         site = self.site
+        cache = site.cache / digest[:12]  # what one bundle wrote, another does not read
         bench = HospitalBench(
             base=site.base,
             site=site.name,
             manifest=str(site.manifest),
-            cache=str(site.cache),
+            cache=str(cache),
             device=site.file.device,
             threads=site.file.threads,
             compute=site.file.compute,
@@ -201,9 +202,7 @@ class Executor:
         if site.base.endswith(".safetensors"):
             data.append(Path(site.base).parent)
         log_file = site.work / "logs" / "app.log"
-        return Enclosure(
-            approvals.unpack(digest), tuple(data), site.cache, {"site": site.name}, bench.to_json(), log_file
-        )
+        return Enclosure(approvals.unpack(digest), tuple(data), cache, {"site": site.name}, bench.to_json(), log_file)
 
 
 class _UnapprovedError(Exception):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ccfexp.errors import CCFExpError
 from client.chain import Chain
@@ -79,7 +80,8 @@ def _print(site: Site, entries: Sequence[Entry], console: Console) -> None:
         what = facts.get("reason") or (f"{facts['tensors']} tensors" if "tensors" in facts else "")
         time, run = entry.time[:19].replace("T", " "), str(facts.get("run", ""))[:8]
         size = f"{facts.get('bytes', 0):,}"
-        table.add_row(time, entry.kind, run, str(facts.get("round", "")), size, norm, epsilon, str(what))
+        cells = (time, entry.kind, run, str(facts.get("round", "")), size, norm, epsilon, str(what))
+        table.add_row(*map(Text, cells))  # as it is: some of it is what others have sent
     console.print(table)
     total = summary(entries)
     sent = sum(entry.kind == UPDATE for entry in entries)

@@ -23,6 +23,7 @@ from client.supernode import SIGNS
 log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
 _STOP_S = 15.0
+_LONGEST_SILENCE_S = 150.0  # it says every 30 s that it is there, whatever it works on
 _LARGEST_LOG = 10 << 20  # bytes; then the file starts anew
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What Flower says, and what it means to an operator.
@@ -51,23 +52,32 @@ class Node:
     _next_start: float = 0.0
     _away_since: datetime | None = None
     _connected: threading.Event = field(default_factory=threading.Event)
+    _gave_up: bool = False
+    _last_sign: float = 0.0  # of the monotonic clock
     _signs: dict[int, int] = field(default_factory=dict)  # process -> bytes sent besides messages
     _signs_taken: int = 0
 
     def keep_running(self) -> None:
         """Start the process if it is not there and its pause is over; call this every now and then."""
-        if self._process is not None and self._process.poll() is None:
-            return
-        if self._process is not None:
+        process = self._process
+        if process is not None:
+            if process.poll() is None:
+                if not self._stuck():
+                    return
+                log.warning("the SuperNode does nothing any more; it is started anew")
+                self.stop()
             self._process = None
-            if self._connected.is_set():  # it had worked: the next start may come soon
-                self._pause_s = _FIRST_PAUSE_S
-            self._next_start = time.monotonic() + self._pause_s
-            log.warning("the connection has ended; trying again in %.0f s", self._pause_s)
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-            self._connected.clear()
+            self._plan_next_start()
         if time.monotonic() >= self._next_start:
             self._start()
+
+    def _plan_next_start(self) -> None:
+        if self._connected.is_set():  # it had worked: the next start may come soon
+            self._pause_s = _FIRST_PAUSE_S
+        self._next_start = time.monotonic() + self._pause_s
+        log.warning("the connection has ended; trying again in %.0f s", self._pause_s)
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        self._connected.clear()
 
     def stop(self) -> None:
         """End the process as it asks to be ended, and by force if it does not listen."""
@@ -80,6 +90,11 @@ class Node:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def _stuck(self) -> bool:
+        """Whether the process lives and does nothing: Flower's gives up on some errors without ending."""
+        silent = time.monotonic() - self._last_sign > _LONGEST_SILENCE_S
+        return self._gave_up or (self._connected.is_set() and silent)
 
     def take_signs(self) -> int:
         """Bytes sent besides messages since the last call: requests for work and what messages are wrapped in."""
@@ -103,6 +118,7 @@ class Node:
     def _start(self) -> None:
         quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "PYTHONUNBUFFERED": "1"}
         home = self.site.work / "flwr"
+        self._gave_up, self._last_sign = False, time.monotonic()
         self._process = subprocess.Popen(  # noqa: S603 (our own interpreter; the site's file is the hospital's own)
             self.command(),
             stdout=subprocess.PIPE,
@@ -122,6 +138,7 @@ class Node:
             for line in process.stdout or ():
                 text = _COLOURS.sub("", line).rstrip()
                 if text.startswith(SIGNS):
+                    self._last_sign = time.monotonic()
                     self._signs[process.pid] = int(text.removeprefix(SIGNS))
                     continue
                 file.write(text + "\n")
@@ -139,6 +156,8 @@ class Node:
             since = self._away_since.astimezone().strftime("%H:%M:%S")
             wait = line.rpartition("retrying in ")[2]
             log.warning("the coordinator has not answered since %s; next try in %s", since, wait)
+        elif "Giving up reconnection" in line:
+            self._gave_up = True
         else:
             for sign, meaning in _MEANINGS:
                 if sign in line:

@@ -69,7 +69,8 @@ class Enclosure:
         """What the process is told before it shuts itself in."""
         model = Path(ccfexp.__file__).parent
         prefixes = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)}
-        read = [*prefixes, *_SYSTEM, str(model), str(self.bundle), str(_BOOT.parent), *map(str, self.data)]
+        read = [*prefixes, *_SYSTEM, str(model), str(self.bundle), str(self._packages(model)), str(_BOOT.parent)]
+        read += map(str, self.data)
         devices = [str(device) for name in _DEVICES for device in Path("/dev").glob(name)]
         return {
             "bundle": str(self.bundle),
@@ -81,7 +82,7 @@ class Enclosure:
 
     def _packages(self, model: Path) -> Path:
         """A folder with nothing in it but the model package: an import lists the folders that it looks in."""
-        folder = self.cache / "packages"
+        folder = self.bundle.parent / "packages"  # beside the bundles, where no app can write
         folder.mkdir(parents=True, exist_ok=True)
         link = folder / model.name
         if link.is_symlink() and link.readlink() != model:

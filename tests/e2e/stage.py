@@ -129,12 +129,12 @@ class Stage:
         return kept | {"HOME": str(home), "TMPDIR": str(self.folder / "tmp"), "PYTHONWARNINGS": "ignore"}
 
     def end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal to a program (and, for SIGKILL of the SuperLink, to all that it started), and wait."""
+        """Send a signal to a program, and wait; what a hospital's program started must end by itself."""
         process = self.processes.pop(name)
-        if name == "superlink" and number == signal.SIGKILL:
-            os.killpg(process.pid, number)
-        else:
+        if name.startswith("site"):
             process.send_signal(number)
+        else:
+            os.killpg(process.pid, number)
         try:
             process.wait(timeout=60)
         except subprocess.TimeoutExpired:

@@ -120,11 +120,9 @@ def test_the_deployment_gives_the_simulations_adapter_and_writes_down_every_byte
     stage: Stage, relay: Relay, simulated: Mapping[str, torch.Tensor]
 ) -> None:
     """Three rounds through TLS, proxy and closed processes; what the ledger of A counts is what its socket sent."""
-    before = relay.sent
     stage.start_run("demo", overrides("first"))
     assert stage.finish_run() == 0, stage.log("run")
-    sent = relay.sent - before
-
+    sent = relay.sent  # since A was started
     close(adapter(stage, "first"), simulated)
     for name in SITES:
         assert kinds(stage.ledger(name)) == [ledger.NAME, *[ledger.UPDATE] * 3]
@@ -156,7 +154,7 @@ def test_who_is_not_registered_or_not_ready_does_not_connect(stage: Stage, data:
     stage.start_site("D")
     stage.wait("the refusal of D", lambda: "does not know this site's key" in stage.log("site-D"))
     stage.end("site-D")
-    assert kinds(stage.ledger("D")) == []
+    assert kinds(stage.ledger("D")) == [ledger.ENDED]
     shutil.copy(certificate(stage.folder / "foreign", "ca")[0], stage.site("D").root_certificate)
     stage.start_site("D")
     stage.wait("the end of D", lambda: stage.processes["site-D"].poll() is not None)
@@ -230,7 +228,7 @@ def test_a_hospital_that_is_killed_in_a_round_comes_back(stage: Stage) -> None:
 
 def test_a_network_that_is_cut_and_mended(stage: Stage, relay: Relay) -> None:
     """Hospital A loses its connection; the others go on, and A says since when and connects again."""
-    stage.start_run("demo", overrides("cut", federation__rounds="4", federation__round_timeout_s="20"))
+    stage.start_run("demo", overrides("cut", federation__rounds="4", federation__round_timeout_s="45"))
     stage.wait("round 1", lambda: 1 in stage.rounds("cut"))
     relay.cut()
     stage.wait("the others", lambda: 3 in stage.rounds("cut"))
