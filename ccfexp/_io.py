@@ -6,6 +6,7 @@ Ctrl-C at any instant leaves the previous file or the new one, never a part.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -37,7 +38,8 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~umask())
+        with contextlib.suppress(PermissionError):  # a process that may not change rights: the owner alone has them
+            temporary.chmod(0o666 & ~umask())
         temporary.replace(destination)
     except BaseException:  # also Ctrl-C: nothing half-written may stay behind
         temporary.unlink(missing_ok=True)

@@ -18,14 +18,20 @@ from typing import TYPE_CHECKING
 from ccfexp._io import atomic_write_bytes
 from ccfexp.errors import PolicyError
 from client.chain import Chain
+from client.shown import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from client.site import Site
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 MAX_BUNDLE = 10_485_760
 """Bytes; Flower's own bound of a bundle."""
 _MAX_UNPACKED = 20 * MAX_BUNDLE
+_LONGEST_NAME = 200  # characters of a file or folder
+_APPROVED, _NEW = "approved", "new"
+_KEPT = 20  # bundles that came and were not approved
 
 
 def digest_of(bundle: bytes) -> str:
@@ -47,12 +53,29 @@ def files_of(bundle: bytes) -> dict[str, bytes]:
             if sum(info.file_size for info in infos) > _MAX_UNPACKED:
                 raise PolicyError(f"unpacked bundle must be at most {_MAX_UNPACKED} bytes; ask for another")
             files = {info.filename: archive.read(info) for info in infos}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except PolicyError:
+        raise
+    except Exception as error:  # an archive of somebody else may break any reader in any way
         raise PolicyError("this is not an app bundle (.fab); ask the coordinator for the bundle of the run") from error
-    for name in files:
-        if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\\" in name:
-            raise PolicyError("the bundle holds a file name that leaves its folder; do not use it")
+    if len(files) != len(infos):
+        raise PolicyError("the bundle holds a file name twice; do not use it")
+    for name, content in files.items():
+        _check_file(name, content, files)
     return files
+
+
+def _check_file(name: str, content: bytes, files: Mapping[str, bytes]) -> None:
+    """Only what a reviewer can read, and what can be written to a folder as it is."""
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or "\\" in name:
+        raise PolicyError("the bundle holds a file name that leaves its folder; do not use it")
+    folders = {"/".join(parts[:count]) for count in range(1, len(parts))}
+    if not printable(name) == name or max(map(len, parts)) > _LONGEST_NAME or folders & files.keys():
+        raise PolicyError("the bundle holds a file name that cannot be written or read; do not use it")
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{name} of the bundle is not text, so nobody can review it; do not use it") from error
 
 
 @dataclass(frozen=True)
@@ -99,8 +122,13 @@ class Approvals:
         if len(bundle) > MAX_BUNDLE:
             raise PolicyError(f"bundle bytes={len(bundle)} must be at most {MAX_BUNDLE}; it is not kept")
         path = self.folder / f"{digest_of(bundle)}.fab"
-        if not path.exists():
-            atomic_write_bytes(path, bundle)
+        if path.exists():
+            return
+        approved = set(self.approved())
+        others = [file for file in self.folder.glob("*.fab") if file.stem not in approved]
+        for old in sorted(others, key=lambda file: file.stat().st_mtime)[: max(0, len(others) - _KEPT + 1)]:
+            old.unlink()
+        atomic_write_bytes(path, bundle)
 
     def approve(self, bundle: bytes, who: str) -> str:
         """Write down that a bundle may run; returns its hash.
@@ -159,15 +187,13 @@ class Approvals:
 
 def _difference(name: str, old: bytes | None, new: bytes | None) -> list[str]:
     before, after = _lines(old), _lines(new)
-    if old is None:
-        return [f"+ {name} ({len(after)} lines)"]
-    if new is None:
-        return [f"- {name} ({len(before)} lines)"]
+    sign = "+" if old is None else "-" if new is None else "~"
+    hashes = " -> ".join(hashlib.sha256(content).hexdigest()[:12] for content in (old, new) if content is not None)
     return [
-        f"~ {name}",
-        *(f"    {line}" for line in difflib.unified_diff(before, after, "approved", "new", lineterm="", n=2)),
+        f"{sign} {name} ({hashes})",
+        *(f"    {line}" for line in difflib.unified_diff(before, after, _APPROVED, _NEW, lineterm="", n=2)),
     ]
 
 
 def _lines(content: bytes | None) -> list[str]:
-    return [] if content is None else content.decode("utf-8", "replace").splitlines()
+    return [] if content is None else [printable(line) for line in content.decode("utf-8", "replace").split("\n")]

@@ -127,7 +127,7 @@ class Chain:
             linked = found["previous"] == previous and found["number"] == number
             if not (same and linked and found["hash"] == _hash(body)):
                 raise ValueError("altered")
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise LedgerError(
                 f"{self.path.name} line={number} was altered, removed or added; nothing may leave until it is restored "
                 "from a backup and the cause is known"

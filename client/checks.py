@@ -8,6 +8,7 @@ import socket
 import stat
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -23,11 +24,12 @@ from ccfexp.model import CCFExp
 from client import coordinator
 from client.approvals import Approvals
 from client.ledger import EgressLedger
-from client.sandbox import landlock
+from client.sandbox import landlock, seccomp
+from client.shown import printable
+from client.worker import readable_roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from client.site import Site
 
@@ -71,7 +73,7 @@ class Readiness:
         table = Table("check", "", "", title=f"site {site}")
         colours = {"ready": "green", "warning": "yellow", "not ready": "bold red"}
         for check in self.checks:
-            table.add_row(check.name, Text(check.level, colours[check.level]), Text(check.text))
+            table.add_row(check.name, Text(check.level, colours[check.level]), Text(printable(check.text)))
         return table
 
 
@@ -94,7 +96,7 @@ def examine(site: Site) -> Readiness:
         checks.append(check)
     checks.append(Check("release of Flower", *_flower()))
     checks.append(_guarded("disk", lambda: _disk(site.work)))
-    checks.append(_guarded("isolation", _isolation))
+    checks.append(_guarded("isolation", lambda: _isolation(site)))
     checks.append(_guarded("local port", lambda: _port(site.file.port)))
     checks += [Check(*found) for found in coordinator.examine(*site.address, site.root_certificate)]
     return Readiness(tuple(checks), model.base_sha256 if model else "", patients)
@@ -200,13 +202,23 @@ def _disk(work: Path) -> tuple[Level, str]:
     return "ready", f"{free >> 30} GiB free"
 
 
-def _isolation() -> tuple[Level, str]:
+def _isolation(site: Site) -> tuple[Level, str]:
+    roots = [Path(root).resolve() for root in readable_roots()]
+    secrets = {"work": site.work, "private_key": site.private_key, "site file": site.path}
+    for name, path in secrets.items():
+        inside = next((root for root in roots if path.resolve().is_relative_to(root)), None)
+        if inside is not None:
+            return "not ready", f"{name} lies below {inside}, which approved code may read; move it elsewhere"
+    if any(path.resolve().is_relative_to(site.manifest.parent.resolve()) for path in secrets.values()):
+        return (
+            "not ready",
+            "work, key and site file must not lie in the manifest's folder: approved code may read it",
+        )
     found = landlock.version()
-    if not found:
-        return "warning", "the kernel has no Landlock: approved code is held by Python's audit hook alone"
-    if found < 4:
-        return "warning", f"Landlock {found}: files are closed by the kernel, the network by Python's audit hook alone"
-    return "ready", f"Landlock {found}: approved code sees the data folder alone, and no TCP"
+    if found and seccomp.available():
+        return "ready", f"Landlock {found} and a filter of system calls: the data folder alone, and no network"
+    level: Level = "warning" if site.file.isolation == "python" else "not ready"
+    return level, "the kernel cannot close off approved code; isolation: python accepts Python's audit hook instead"
 
 
 def _port(port: int) -> tuple[Level, str]:

@@ -7,6 +7,7 @@ checks and encodes what it answers, the ledger writes it down, and only then it 
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,10 +19,11 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 from google.protobuf.message import DecodeError
 
-from ccfexp.errors import PolicyError, WireError
+from ccfexp.errors import LedgerError, PolicyError, WireError
 from client import guard, ledger
 from client.approvals import Approvals, digest_of
 from client.flower_runtime import Runtime, Task, wire_bytes
+from client.shown import printable
 from client.site import Site
 from client.workbench import HospitalBench
 from client.worker import Enclosure, Worker, WorkerFailedError, WorkerStoppedError
@@ -110,7 +112,7 @@ class Executor:
         task.answer(reply)
         _tell(outcome, about)
         if outcome.kind == ledger.NAME:
-            self._warm_up(task)
+            self._warm_up(task, book, about)
         return True
 
     def _outcome(self, task: Task, book: ledger.EgressLedger) -> Outcome:
@@ -125,21 +127,36 @@ class Executor:
         except PolicyError as error:
             # The hospital's limits are nobody else's business.
             return _refusal(REFUSED, str(error), "this site's policy does not allow it; its operator finds more there")
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 (the border: whatever a message is made of, the site goes on)
+            return _refusal(REFUSED, f"a message that cannot be read: {type(error).__name__}", "malformed message")
         if request.sent is None:  # the name is answered from here: no other code is needed for it
             return Outcome(ledger.NAME, guard.name(standing), {})
+        return self._trained(task, digest, request.sent, standing)
+
+    def _trained(self, task: Task, digest: str, sent: AdapterMessage, standing: guard.Standing) -> Outcome:
+        """What the app answers to a round, past the gate; or why nothing of it leaves."""
         try:
-            answer = self._asked(task, self._process(digest, task.run), request.sent)
-            released = guard.release(answer, request.sent, self.site.policy, standing)
+            answer = self._asked(task, self._process(digest, task.run), sent)
+            released = guard.release(answer, sent, self.site.policy, standing)
         except (PolicyError, WireError) as error:
-            self.close()
-            log.error("the gate stopped a reply: %s", error)  # noqa: TRY400 (the text says it all)
-            # What was found may itself be patient data: it is written down here and never sent.
-            return Outcome(ledger.STOPPED, Error(STOPPED, "stopped by this site's gate"), {"reason": str(error)})
+            return self._stopped_at_the_gate(str(error))
         except WorkerFailedError as error:
             log.error("%s", error)  # noqa: TRY400
             reason = "training failed at the site; its operator finds more in the log there"
             return Outcome(ledger.FAILED, Error(FAILED, reason), {"reason": str(error)})
+        except (WorkerStoppedError, LedgerError):
+            raise
+        except Exception as error:  # noqa: BLE001 (the border: whatever an answer is made of, the site goes on)
+            return self._stopped_at_the_gate(f"an answer that cannot be read: {type(error).__name__}")
         return Outcome(ledger.UPDATE, released.content, released.facts)
+
+    def _stopped_at_the_gate(self, reason: str) -> Outcome:
+        """End the app. What was found may itself be patient data: it is written down here and never sent."""
+        self.close()
+        log.error("the gate stopped a reply: %s", printable(reason))
+        return Outcome(ledger.STOPPED, Error(STOPPED, "stopped by this site's gate"), {"reason": reason})
 
     def _approved(self, task: Task) -> str:
         """The hash of the task's bundle. Raises _UnapprovedError if it may not run here."""
@@ -161,12 +178,15 @@ class Executor:
             self._worker = (key, Worker(self._enclosure(Approvals.of(self.site), digest), self._stopped))
         return self._worker[1]
 
-    def _warm_up(self, task: Task) -> None:
+    def _warm_up(self, task: Task, book: ledger.EgressLedger, about: Mapping[str, Any]) -> None:
         """Who asks for the name will soon ask for training: load the app meanwhile."""
         try:
             self._process(digest_of(task.bundle), task.run)
-        except (PolicyError, WorkerFailedError, WorkerStoppedError) as error:
-            log.warning("the app could not be loaded ahead: %s", error)
+        except PolicyError as error:
+            log.error("the app was stopped while it was loaded: %s", error)  # noqa: TRY400
+            book.record(ledger.STOPPED, {"run": about["run"], "round": 0, "reason": str(error)})
+        except (OSError, WorkerFailedError, WorkerStoppedError) as error:
+            log.warning("the app could not be loaded ahead: %s", type(error).__name__)
 
     def _stopped(self) -> bool:
         return self.stop.is_set() or (self._task is not None and self._task.lost.is_set())
@@ -211,13 +231,13 @@ class _UnapprovedError(Exception):
 
 def _refusal(code: int, reason: str, told: str) -> Outcome:
     """A refusal: the reason for the site's own books, and what the coordinator is told."""
-    log.error("the coordinator's message is refused: %s", reason)
+    log.error("the coordinator's message is refused: %s", printable(reason))
     return Outcome(ledger.REFUSED, Error(code, told), {"reason": reason})
 
 
 def _round_of(task: Task) -> int:
     group = task.message.metadata.group_id
-    return int(group) if group.isdigit() else 0
+    return int(group) if re.fullmatch("[0-9]{1,7}", group) else 0
 
 
 def _id_of(reply: Any) -> str:  # noqa: ANN401 (Flower's message; its identifier is the hash of its content)

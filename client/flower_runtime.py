@@ -6,8 +6,10 @@ the release that it was written for. It speaks to the SuperNode of this machine 
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+_LISTENING = "0A"  # of the kernel's table of TCP sockets
 _TRIES = 3  # of a call to a process on the same machine
 
 
@@ -101,6 +104,8 @@ class Runtime:
         Raises:
             RuntimeUnreachableError: the SuperNode does not answer.
         """
+        if not _listener_is_ours(self.port):
+            raise RuntimeUnreachableError
         signed = SuperExecAuthHttpInterceptor(master_secret=self.secret, protected_methods={_ACQUIRE})
         client = self._client(RuntimeVersionHttpInterceptor(component_name="SuperExec"), signed)
         try:
@@ -118,12 +123,20 @@ class Runtime:
         lost = threading.Event()
         heartbeat = HeartbeatSender(lambda: _beat(client, lost))
         heartbeat.start()
-        message, context, run, fab = pull_task_input(client)
+        try:
+            message, context, run, fab = pull_task_input(client)
+        except Exception as error:  # what came cannot be read as Flower's objects: the task is given back
+            push_task_output(client, None, SubStatus.FAILED, "")
+            heartbeat.stop()
+            client.close()
+            raise RuntimeUnreachableError from error
         return Task(message, context, int(run.run_id), bytes(fab.content), client, heartbeat, lost)
 
     def _client(self, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
         retry = make_simple_http_retry_invoker()
         retry.max_tries = _TRIES
+        # Flower's own rule sends this process an interrupt on some answers: here they only mean that a task is lost.
+        retry.should_giveup = lambda error: isinstance(error, httpx.HTTPStatusError)
         return RuntimeHttpClient.from_server_address(
             server_address=f"127.0.0.1:{self.port}",
             insecure=True,
@@ -131,6 +144,16 @@ class Runtime:
             interceptors=list(interceptors),
             retry_invoker=retry,
         )
+
+
+def _listener_is_ours(port: int) -> bool:
+    """Whether who listens at a port of the loopback interface is a process of this user, as /proc/net/tcp says."""
+    wanted = f"0100007F:{port:04X}"
+    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == wanted and fields[3] == _LISTENING:
+            return int(fields[7]) == os.getuid()
+    return False
 
 
 def _beat(client: RuntimeHttpClient, lost: threading.Event) -> bool:

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from ccfexp.errors import CCFExpError
 from client.chain import Chain
+from client.shown import printable
 from client.site import load_site
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _print(site: Site, entries: Sequence[Entry], console: Console) -> None:
         time, run = entry.time[:19].replace("T", " "), str(facts.get("run", ""))[:8]
         size = f"{facts.get('bytes', 0):,}"
         cells = (time, entry.kind, run, str(facts.get("round", "")), size, norm, epsilon, str(what))
-        table.add_row(*map(Text, cells))  # as it is: some of it is what others have sent
+        table.add_row(*(Text(printable(cell)) for cell in cells))  # some of it is what others have sent
     console.print(table)
     total = summary(entries)
     sent = sum(entry.kind == UPDATE for entry in entries)

@@ -14,6 +14,7 @@ import fcntl
 import getpass
 import logging
 import os
+import pydoc
 import secrets
 import signal
 import sys
@@ -96,7 +97,11 @@ def approve(site: Site, wanted: str, who: str, *, ask: bool) -> int:
     """Show a bundle's changes and, if the operator agrees, write the approval down; returns the exit code."""
     approvals = Approvals.of(site)
     bundle = approvals.find(wanted)
-    print(approvals.changes(bundle))
+    changes = approvals.changes(bundle)
+    if ask and sys.stdout.isatty():
+        pydoc.pager(changes)
+    else:
+        print(changes)
     if ask and input(f"May this run at site {site.name}, approved by {who}? Type yes: ").strip().lower() != "yes":
         print("not approved")
         return 1

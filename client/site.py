@@ -77,6 +77,7 @@ class SiteFile:
     threads: int = 2
     port: int = 9094  # of the SuperNode, on the loopback interface alone
     poll_s: float = 1.0  # how often the SuperNode asks for work
+    isolation: Literal["kernel", "python"] = "kernel"  # python: also where the kernel cannot close off approved code
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:

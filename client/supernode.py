@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 SIGNS = "signs of life: "
 _MESSAGES = ("/push-object", "/push-messages")
 _TELL_S = 1.0
+_TLS_RECORD, _TLS_LONGEST = 22, 1 << 14  # bytes that TLS 1.3 adds to a record, and the longest one (RFC 8446, 5.2)
 
 
 def envelope_bytes(request: httpx.Request) -> int:
-    """What a request adds to the messages: its first line and headers, and the body of one that carries no message."""
+    """What a request adds to the messages: first line and headers, TLS, and the body of one that carries no message."""
     first = len(request.method) + len(request.url.raw_path) + len("  HTTP/1.1\r\n")
     headers = sum(len(name) + len(value) + len(": \r\n") for name, value in request.headers.raw)
-    body = 0 if request.url.path.endswith(_MESSAGES) else int(request.headers.get("content-length", 0))
-    return first + headers + len("\r\n") + body
+    body = int(request.headers.get("content-length", 0))
+    sealing = _TLS_RECORD * (1 + -(-body // _TLS_LONGEST))
+    return first + headers + len("\r\n") + sealing + (0 if request.url.path.endswith(_MESSAGES) else body)
 
 
 def _count_requests() -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import ccfexp
 from ccfexp.errors import PolicyError
@@ -29,12 +31,20 @@ _BOOT = Path(__file__).parent / "sandbox" / "boot.py"
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 _PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "MKL_")
 _SYSTEM = (
-    "/usr", "/lib", "/lib64", "/bin", "/sbin", "/opt", "/nix", "/proc", "/sys",
+    "/usr", "/lib", "/lib64", "/bin", "/sbin", "/sys",
+    "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/devices", "/proc/driver",
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/nsswitch.conf", "/etc/gai.conf",
     "/etc/mime.types", "/etc/alternatives",
 )  # fmt: skip
-_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "shm", "nvidia*", "dri", "kfd", "infiniband")
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "nvidia*", "dri", "kfd", "infiniband")
 _START_S = 120.0
+_LARGEST_LOG = 10 << 20  # bytes; then the file starts anew
+
+
+def readable_roots() -> list[str]:
+    """Folders that every app may read: Python, the system's libraries, the model package. No secret may lie there."""
+    prefixes = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)}
+    return [*prefixes, *_SYSTEM, str(Path(ccfexp.__file__).parent), str(_BOOT.parent)]
 
 
 class WorkerStoppedError(Exception):
@@ -65,18 +75,16 @@ class Enclosure:
     bench: str
     log: Path
 
-    def setup(self) -> dict[str, Any]:
+    def setup(self, scratch: str) -> dict[str, Any]:
         """What the process is told before it shuts itself in."""
-        model = Path(ccfexp.__file__).parent
-        prefixes = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)}
-        read = [*prefixes, *_SYSTEM, str(model), str(self.bundle), str(self._packages(model)), str(_BOOT.parent)]
-        read += map(str, self.data)
+        packages = self._packages(Path(ccfexp.__file__).parent)
+        read = [*readable_roots(), str(self.bundle), str(packages), *map(str, self.data)]
         devices = [str(device) for name in _DEVICES for device in Path("/dev").glob(name)]
         return {
             "bundle": str(self.bundle),
-            "paths": [str(self._packages(model))],
+            "paths": [str(packages)],
             "read": read,
-            "write": [str(self.cache), *devices],
+            "write": [str(self.cache), scratch, *devices],
             "node_config": self.node_config,
         }
 
@@ -91,10 +99,9 @@ class Enclosure:
             link.symlink_to(model)
         return folder
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, scratch: str) -> dict[str, str]:
         """The environment of the process."""
         kept = {key: value for key, value in os.environ.items() if key in _ENVIRONMENT or key.startswith(_PREFIXES)}
-        scratch = str(self.cache / "tmp")
         quiet = {
             "HF_HUB_OFFLINE": "1",
             "FLWR_TELEMETRY_ENABLED": "0",
@@ -120,32 +127,30 @@ class Worker:
 
     def __init__(self, enclosure: Enclosure, stopped: Callable[[], bool]) -> None:
         self._stopped = stopped
-        (enclosure.cache / "tmp").mkdir(parents=True, exist_ok=True)
+        enclosure.cache.mkdir(parents=True, exist_ok=True)
         enclosure.log.parent.mkdir(parents=True, exist_ok=True)
-        with enclosure.log.open("ab") as log:
+        too_large = enclosure.log.is_file() and enclosure.log.stat().st_size > _LARGEST_LOG
+        # New for every process, so that nothing an app leaves behind can be in the way of the next.
+        self._scratch = tempfile.mkdtemp(prefix="app-", dir=enclosure.bundle.parent)
+        with enclosure.log.open("wb" if too_large else "ab") as log:
             # No shell and no words from outside: our own interpreter and our own file.
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-s", str(_BOOT)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=enclosure.environment(),
-                cwd=enclosure.cache,
+                env=enclosure.environment(self._scratch),
+                cwd=self._scratch,
                 start_new_session=True,
             )
         if self._process.stdin is None or self._process.stdout is None:
             raise WorkerFailedError("no pipe")
         self._sink, self._source = self._process.stdin.fileno(), self._process.stdout.fileno()
-        try:
-            frames.write_frame(self._sink, frames.SETUP, json.dumps(enclosure.setup()).encode())
-            kind, body = self._read(_START_S, 1024)
-        except BrokenPipeError as error:
-            self.close()
-            raise WorkerFailedError("the app's process ended at its start") from error
+        self._send(frames.SETUP, json.dumps(enclosure.setup(self._scratch)).encode(), _START_S)
+        kind, _ = self._read(_START_S, 1024)
         if kind != frames.READY:
             self.close()
             raise WorkerFailedError("the app cannot be loaded")
-        self.landlock = int(body)
 
     def ask(self, message: bytes, *, seconds: float, longest: int) -> bytes:
         """The app's answer to a serialised message, at most ``longest`` bytes of it.
@@ -155,11 +160,7 @@ class Worker:
             WorkerFailedError: it failed, died, took longer than ``seconds`` or answered more; the process is ended.
             WorkerStoppedError: stopped; the process is ended.
         """
-        try:
-            frames.write_frame(self._sink, frames.REQUEST, message)
-        except BrokenPipeError as error:
-            self.close()
-            raise WorkerFailedError("the app's process is gone") from error
+        self._send(frames.REQUEST, message, seconds)
         kind, body = self._read(seconds, longest)
         if kind == frames.REPLY:
             return body
@@ -178,21 +179,35 @@ class Worker:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _send(self, kind: bytes, body: bytes, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        try:
+            frames.write_frame(self._sink, kind, body, end=end, stopped=self._stopped)
+        except (frames.FrameError, BrokenPipeError) as error:
+            self._fail(error)
 
     def _read(self, seconds: float, longest: int) -> tuple[bytes, bytes]:
         try:
             kind, body = frames.read_frame(self._source, longest, end=time.monotonic() + seconds, stopped=self._stopped)
         except frames.FrameError as error:
-            stopped = self._stopped()
-            self.close()
-            if stopped:
-                raise WorkerStoppedError from error
-            raise WorkerFailedError(f"no answer from the app: {error}") from error
+            self._fail(error)
         if kind == frames.DENIED:
             self.close()
             raise PolicyError(f"the app tried {_printable(body)}; it was stopped")
         return kind, body
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """End the process, because the site stops or because of the error."""
+        stopped = self._stopped()
+        self.close()
+        if stopped:
+            raise WorkerStoppedError from error
+        why = "its process is gone" if isinstance(error, BrokenPipeError) else str(error)
+        raise WorkerFailedError(f"no answer from the app: {why}") from error
 
 
 def _printable(body: bytes) -> str:

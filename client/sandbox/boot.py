@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 sys.path[0] = str(Path(__file__).resolve().parent)
 if TYPE_CHECKING:
-    from client.sandbox import frames, landlock
+    from client.sandbox import frames, landlock, seccomp
 else:
     import frames
     import landlock
+    import seccomp
 
 _LONGEST = 1 << 33
 _NETWORK = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo")
@@ -67,22 +68,25 @@ def _private_pipes() -> tuple[int, int]:
 def _shut_in(setup: dict[str, Any], sink: int) -> int:
     """Leave only the named folders, and no network. Returns the version of Landlock, 0 where there is none."""
     version = landlock.restrict(setup["read"], setup["write"])
+    seccomp.restrict()
     read = tuple(os.path.realpath(path) for path in (*setup["read"], *setup["write"]))
     write = tuple(os.path.realpath(path) for path in setup["write"])
     # Without the kernel's help a child process would not be held by the hook below.
     forbidden = _NETWORK if version else _NETWORK + _PROCESSES
     watched = {*_READS, *_WRITES, *forbidden}
     inside = threading.local()  # of each thread: whether this hook itself is at work
+    # Kept here, out of the app's reach by name. The kernel is what holds; this is what tells.
+    offence, write_frame, print_stack = _offence, frames.write_frame, traceback.print_stack
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in watched or getattr(inside, "hook", False):
             return
         inside.hook = True
         try:
-            what = _offence(event, arguments, read, write)
+            what = offence(event, arguments, read, write)
             if what:
-                traceback.print_stack(limit=12)  # to the site's own log: code, no values
-                frames.write_frame(sink, frames.DENIED, what.encode())
+                print_stack(limit=12)  # to the site's own log: code, no values
+                write_frame(sink, frames.DENIED, what.encode())
         finally:
             inside.hook = False
         if what:
@@ -122,7 +126,7 @@ def _load(bundle: Path, paths: Sequence[str]) -> ClientApp:
     sys.dont_write_bytecode = True
     sys.path[:0] = [str(bundle)]
     sys.path += [path for path in paths if path not in sys.path]
-    for name in ("frames", "landlock"):
+    for name in ("frames", "landlock", "seccomp"):
         sys.modules.pop(name, None)
     project = tomllib.loads((bundle / "pyproject.toml").read_text(encoding="utf-8"))
     reference = project["tool"]["flwr"]["app"]["components"]["clientapp"]

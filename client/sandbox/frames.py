@@ -15,17 +15,31 @@ if TYPE_CHECKING:
 
 SETUP, READY, REQUEST, REPLY, ERROR, DENIED = b"SETU", b"REDY", b"ASK ", b"RPLY", b"ERR ", b"DENY"
 _HEAD = 12
+_ATOMIC = 4096  # bytes that a pipe takes without waiting once it is ready (POSIX: PIPE_BUF)
 
 
 class FrameError(Exception):
     """What came is not a frame, is too long, came too late, or the other side is gone."""
 
 
-def write_frame(descriptor: int, kind: bytes, body: bytes = b"") -> None:
-    """Write a frame as a whole. Raises BrokenPipeError if the other side is gone."""
+def write_frame(
+    descriptor: int,
+    kind: bytes,
+    body: bytes = b"",
+    *,
+    end: float | None = None,
+    stopped: Callable[[], bool] | None = None,
+) -> None:
+    """Write a frame as a whole; ``end`` and ``stopped`` as in `read_frame`.
+
+    Raises:
+        FrameError: too late or stopped; a part may have been written.
+        BrokenPipeError: the other side is gone.
+    """
     data = memoryview(kind + len(body).to_bytes(8, "big") + body)
     while data:
-        data = data[os.write(descriptor, data) :]
+        _wait([], [descriptor], end, stopped)
+        data = data[os.write(descriptor, data[:_ATOMIC]) :]
 
 
 def read_frame(
@@ -52,8 +66,7 @@ def read_frame(
 def _exactly(descriptor: int, length: int, end: float | None, stopped: Callable[[], bool] | None) -> bytes:
     parts: list[bytes] = []
     while length:
-        if end is not None or stopped is not None:
-            _wait(descriptor, end, stopped)
+        _wait([descriptor], [], end, stopped)
         part = os.read(descriptor, min(length, 1 << 20))
         if not part:
             raise FrameError("the other side is gone")
@@ -62,9 +75,12 @@ def _exactly(descriptor: int, length: int, end: float | None, stopped: Callable[
     return b"".join(parts)
 
 
-def _wait(descriptor: int, end: float | None, stopped: Callable[[], bool] | None) -> None:
-    while not select.select([descriptor], [], [], 0.1)[0]:
+def _wait(readable: list[int], writable: list[int], end: float | None, stopped: Callable[[], bool] | None) -> None:
+    """Until a descriptor is ready; also one that always is, is asked about ``end`` and ``stopped`` every time."""
+    while True:
         if stopped is not None and stopped():
             raise FrameError("stopped")
         if end is not None and time.monotonic() > end:
             raise FrameError("too late")
+        if any(select.select(readable, writable, [], 0.1)):
+            return

@@ -90,10 +90,40 @@ def test_a_reviewer_sees_every_line_that_changed(approvals: Approvals) -> None:
 
     assert "~ client/app.py" in shown
     assert "+    import socket" in shown
-    assert "+ strategies/new.py (1 lines)" in shown
-    assert "- strategies/old.py (1 lines)" in shown
+    assert "+ strategies/new.py" in shown
+    assert "+b = 2" in shown
+    assert "- strategies/old.py" in shown
+    assert "-a = 1" in shown
     assert "~ pyproject.toml" not in shown
     assert "no file differs" in approvals.changes(bundle(files={"strategies/old.py": "a = 1\n"}))
+
+
+def test_a_first_bundle_is_shown_line_by_line(approvals: Approvals) -> None:
+    """There is nothing to compare it with, so all of it is new."""
+    shown = approvals.changes(bundle("import socket"))
+
+    assert "+    import socket" in shown
+    assert "+app = ClientApp()" in shown
+
+
+def test_nothing_in_a_bundle_steers_the_reviewer_s_terminal(approvals: Approvals) -> None:
+    """Codes that move, hide or turn around text are written out."""
+    shown = approvals.changes(
+        bundle("x = 1  # \x1b[1A\x1b[2K\x1b[8m \u202e txet", files={"configs/a.yaml": "b: \x9b2J"})
+    )
+
+    assert not [sign for sign in shown if not (sign.isprintable() or sign == "\n")]
+    assert "\\x1b[2K" in shown
+
+
+def test_refused_bundles_do_not_fill_the_disk(approvals: Approvals) -> None:
+    """The oldest that nobody approved make room; an approved one stays."""
+    digest = approvals.approve(bundle(), "IT of A")
+    for number in range(30):
+        approvals.keep(bundle(f"x = {number}"))
+
+    assert len(list(approvals.folder.glob("*.fab"))) <= 21
+    assert (approvals.folder / f"{digest}.fab").is_file()
 
 
 def _zip(name: str, content: bytes = b"") -> bytes:
@@ -112,6 +142,10 @@ def _zip(name: str, content: bytes = b"") -> bytes:
         (_zip("../outside.py"), "leaves its folder"),
         (_zip("/etc/cron.d/x"), "leaves its folder"),
         (_zip("a\\..\\b.py"), "leaves its folder"),
+        (_zip("a\x1b[8m.py"), "cannot be written or read"),
+        (_zip("x" * 300), "cannot be written or read"),
+        (bundle(files={"client/app.py/inner.py": ""}), "cannot be written or read"),
+        (_zip("blob.py", b"\xff\xfe"), "is not text"),
         (_zip("bomb.py", b"0" * (21 * MAX_BUNDLE)), "unpacked bundle"),
         (b"0" * (MAX_BUNDLE + 1), "bundle bytes="),
     ],

@@ -228,6 +228,18 @@ def test_everything_that_is_wrong_is_told_at_once(site: Site) -> None:
         assert found[name] == "not ready"
 
 
+@pytest.mark.parametrize("secret", ["work", "private_key"])
+def test_secrets_where_approved_code_may_read_are_told(
+    tmp_path: Path, phantoms: Path, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below a folder of the system, or beside the photographs."""
+    manifest = str(phantoms / "manifest.csv")
+    value = {secret: str(phantoms / f"inside-{secret}" / "A")}
+    assert levels(make_site(tmp_path / "a", manifest=manifest, **value))["isolation"] == "not ready"
+    monkeypatch.setattr(checks, "readable_roots", lambda: [str(tmp_path)])
+    assert levels(make_site(tmp_path / "b", manifest=manifest))["isolation"] == "not ready"
+
+
 def test_a_key_that_is_no_key_is_told(site: Site) -> None:
     """Missing, or something else."""
     site.private_key.write_bytes(b"-----BEGIN OPENSSH PRIVATE KEY-----\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 
 from ccfexp.errors import PolicyError
 from client.approvals import files_of
-from client.sandbox import landlock
+from client.sandbox import landlock, seccomp
 from client.worker import Enclosure, Worker, WorkerFailedError, WorkerStoppedError
 from strategies import wire
 from tests.client.bundles import bundle
@@ -157,6 +158,80 @@ done = subprocess.run(["cat", {str(tmp_path / "outside.safetensors")!r}], captur
 assert done.returncode != 0 and b"ermission" in done.stderr, done
 """
     assert answer(start(bundle(code)))
+
+
+@pytest.mark.skipif(not seccomp.available(), reason="this machine's system calls are not known")
+def test_no_child_of_the_app_reaches_anybody_or_outlives_it(start: Callable[..., Worker], tmp_path: Path) -> None:
+    """Neither UDP nor a unix socket, no change of a file's rights, and no way out of the group that is ended."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+        udp.setblocking(False)
+        child = f"""
+import os, socket, sys
+for attempt in (
+    lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {udp.getsockname()[1]})),
+    lambda: socket.socket(socket.AF_UNIX),
+    lambda: os.chmod({str(tmp_path)!r}, 0o777),
+    lambda: os.utime({str(tmp_path)!r}),
+    os.setsid,
+):
+    try:
+        attempt()
+    except PermissionError:
+        continue
+    sys.exit('it went through')
+"""
+        code = f"""
+import subprocess, sys
+done = subprocess.run([sys.executable, '-c', {child!r}], capture_output=True, text=True)
+assert done.returncode == 0, done.stderr
+print('all refused')
+"""
+        assert answer(start(bundle(code)))
+        with pytest.raises(BlockingIOError):
+            udp.recv(1)
+    assert "all refused" in (tmp_path / "app.log").read_text()
+
+
+# It takes the pipe for itself and answers a byte at a time for ever.
+DRIP = """
+import os, time
+for fd in range(3, 9):
+    try: os.write(fd, b'RPLY' + (1 << 20).to_bytes(8, 'big'))
+    except OSError: continue
+    break
+while True:
+    os.write(fd, b'x'); time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time\nwhile True: time.sleep(1)",
+        DRIP,
+    ],
+)
+def test_no_app_can_hold_up_the_site(start: Callable[..., Worker], code: str) -> None:
+    """Neither the time limit nor the end of the service waits for it."""
+    worker = start(bundle(code))
+    began = time.monotonic()
+
+    with pytest.raises(WorkerFailedError, match="too late"):
+        answer(worker, seconds=3.0)
+    assert time.monotonic() - began < 20
+    assert not worker.alive
+
+
+def test_an_app_that_never_reads_does_not_hold_up_the_site(start: Callable[..., Worker]) -> None:
+    """Also while a large message is written to it."""
+    worker = start(bundle(top="import os, time\nfor fd in range(3, 9):\n    try: os.write(fd, b'REDY' + bytes(8))\n"
+                              "    except OSError: continue\n    break\ntime.sleep(60)\n"))  # fmt: skip
+    began = time.monotonic()
+
+    with pytest.raises(WorkerFailedError, match="too late"):
+        worker.ask(bytes(1 << 24), seconds=2.0, longest=1024)
+    assert time.monotonic() - began < 20
 
 
 def test_secrets_of_the_environment_are_not_handed_on(

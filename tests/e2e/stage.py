@@ -174,7 +174,7 @@ class Stage:
         """What a hospital does with its kit before it starts."""
         path = self.kits.folder / name / "site.yaml"
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        values |= {"manifest": str(manifest), "port": free_ports(1)[0], "poll_s": 0.2, "threads": 1} | changed
+        values |= {"manifest": str(manifest), "port": free_ports(1)[0], "poll_s": 0.5, "threads": 1} | changed
         path.write_text(yaml.safe_dump(values), encoding="utf-8")
         self.call("client.keygen", "--site-file", str(path))
         if approve:

@@ -144,6 +144,7 @@ def npy(values: np.ndarray) -> bytes:
 
 P = SENT.manifest.parameters
 FLAT = np.ones(P, np.float32)
+OPEN_HEADER = b"\x93NUMPY\x01\x00\x0a\x00{'descr':\n"  # Python's tokenizer, which reads it, raises an error of its own
 HUGE = npy(FLAT).replace(f"({P},)".encode(), b"(99999999999,)"[: len(f"({P},)") + 20])
 
 CHANGES: dict[str, tuple[str, Callable[[RecordDict], RecordDict]]] = {
@@ -176,6 +177,7 @@ CHANGES: dict[str, tuple[str, Callable[[RecordDict], RecordDict]]] = {
     "one number more": ("length", lambda r: with_array(r, Array(np.ones(P + 1, np.float32)))),
     "wrong shape": ("length", lambda r: with_array(r, Array(FLAT.reshape(1, P)))),
     "a header that lies": ("length", lambda r: with_array(r, Array("float32", (P,), "numpy.ndarray", HUGE))),
+    "a header without end": ("bytes", lambda r: with_array(r, Array("float32", (P,), "numpy.ndarray", OPEN_HEADER))),
     "very long": ("length", lambda r: with_array(r, Array(np.ones(P + 5000, np.float32)))),
     "half precision": ("dtype", lambda r: with_array(r, Array(FLAT.astype(np.float16)))),
     "NaN": ("finite", lambda r: with_array(r, Array(np.where(np.arange(P) == 4, np.nan, FLAT).astype(np.float32)))),
