@@ -111,7 +111,7 @@ class Runtime:
         try:
             answer = client.AcquireTask(AcquireTaskRequest(supported_task_types={TaskType.CLIENT_APP}))
             return self._open(answer.token) if answer.HasField("task") and answer.token else None
-        except (httpx.HTTPError, OSError, RuntimeError) as error:
+        except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
             raise RuntimeUnreachableError from error
         finally:
             client.close()
