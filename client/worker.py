@@ -32,7 +32,9 @@ _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THRE
 _PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "HIP_", "ROCR_", "MKL_")
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/bin", "/sbin", "/sys",
-    "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/devices", "/proc/driver",
+    # Of /proc its own process and what tells of the machine, not of other processes.
+    "/proc/self", "/proc/sys", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/vmstat", "/proc/loadavg",
+    "/proc/uptime", "/proc/version", "/proc/filesystems", "/proc/devices", "/proc/driver", "/proc/cgroups",
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/nsswitch.conf", "/etc/gai.conf",
     "/etc/mime.types", "/etc/alternatives",
 )  # fmt: skip

@@ -14,10 +14,19 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 from safetensors.torch import save_file
 
+import configs
 from ccfexp.errors import PolicyError
+from ccfexp.model import CCFExp
 from client.approvals import files_of
+from client.guard import Standing, release
 from client.sandbox import landlock, seccomp
+from client.site import Policy
+from client.workbench import HospitalBench
 from client.worker import Enclosure, Worker, WorkerFailedError, WorkerStoppedError
+from configs.client_part import ClientPart
+from configs.run import RunConfig
+from server.bundle import build
+from simulation.sites import prepare_sites
 from strategies import wire
 from tests.client.bundles import bundle
 from tests.toys import BASE, initial
@@ -40,7 +49,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     """Starts the process of a bundle; ends it with the test."""
     workers: list[Worker] = []
 
-    def make(content: bytes, stopped: Callable[[], bool] = lambda: False) -> Worker:
+    def make(content: bytes, stopped: Callable[[], bool] = lambda: False, bench: str = "{}") -> Worker:
         folder = tmp_path / "bundle"
         for name, data in files_of(content).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +57,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
         data_folder, cache = tmp_path / "data", tmp_path / "cache"
         data_folder.mkdir(exist_ok=True)
         (data_folder / "own.txt").write_text("own")
-        enclosure = Enclosure(folder, (data_folder,), cache, {"site": "A"}, "{}", tmp_path / "app.log")
+        enclosure = Enclosure(folder, (data_folder,), cache, {"site": "A"}, bench, tmp_path / "app.log")
         workers.append(Worker(enclosure, stopped))
         return workers[-1]
 
@@ -80,6 +89,26 @@ open({str(cached)!r}, "a").write(f"{{os.getpid()}} ")
     first, second = cached.read_text().split()
     assert first == second
     assert "hello" in (tmp_path / "app.log").read_text()
+
+
+def test_the_real_app_trains_shut_in(start: Callable[..., Worker], tmp_path: Path) -> None:
+    """The bundle that is shipped, a real base, real phantoms: one round, past the gate, with nothing noted."""
+    config = configs.load("tiny", [], RunConfig)
+    manifest = prepare_sites(config.hospitals, config.image_size, tmp_path / "data")["A"]
+    model = CCFExp.from_base(config.base)
+    model.attach_adapter(config.adapter, config.seed)
+    terms = wire.Terms(1, "fedit", config.adapter.rank, float(config.adapter.alpha), "a" * 64, model.base_sha256)
+    part = ClientPart(config.adapter, config.train, config.seed).to_json()
+    sent = wire.AdapterMessage.of(terms, model.adapter_state(), part)
+    message = Message(wire.encode_message(sent), dst_node_id=7, message_type="train")
+    bench = HospitalBench("phantom-base", "A", str(manifest), str(tmp_path / "cache"), "cpu", 1, config.compute)
+
+    worker = start(build(), bench=bench.to_json())
+    body = worker.ask(message_to_proto(message).SerializeToString(), seconds=120.0, longest=1 << 24)
+    content = message_from_proto(MessageProto.FromString(body)).content
+    policy = Policy(("train",), 1, 10_000_000, 25.0, 1, None)
+    released = release(content, sent, policy, Standing("A", model.base_sha256, 2, 0))
+    assert released.facts["norm"] > 0
 
 
 def test_the_bundle_s_packages_win_over_the_installed_ones(start: Callable[..., Worker]) -> None:
