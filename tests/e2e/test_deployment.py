@@ -101,7 +101,7 @@ def adapter(stage: Stage, name: str) -> Mapping[str, torch.Tensor]:
 
 def kinds(entries: list[Entry], run: str | None = None) -> list[str]:
     """What a ledger says, in order."""
-    return [entry.kind for entry in entries if run is None or entry.facts["run"] == run]
+    return [entry.kind for entry in entries if run is None or entry.facts.get("run") == run]
 
 
 def last_run(stage: Stage, name: str) -> str:
