@@ -116,7 +116,7 @@ def run_fusion_study(work: Path, workers: int, threads: int, recipe: BaseRecipe 
     for name in VARIANTS:
         model = train_variant(name, recipe_of(name, recipe), encoders, pairs, threads)
         terms = held_out_loss(model, held_out, recipe.loss)
-        lines.append(f"| {name} | {' | '.join(f'{terms[term]:.4f}' for term in _COLUMNS)} |")
+        lines.append(f"| {name} | {' | '.join(f'{terms[term]:.3g}' for term in _COLUMNS)} |")
         print(lines[-1], flush=True)
     table = "\n".join(lines) + "\n"
     atomic_write_text(work / "fusion.md", table)

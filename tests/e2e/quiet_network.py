@@ -8,6 +8,7 @@ JSON: the frames caught during the deployment, and those of an attempt made on p
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import struct
 import subprocess
@@ -16,6 +17,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+IP = shutil.which("ip") or "/usr/sbin/ip"
 NOBODY = "198.51.100.7"  # of a block reserved for documentation
 _ALL = 0x0003  # ETH_P_ALL
 _IPV6_NEIGHBOURS = 0x86DD
@@ -39,15 +41,16 @@ class Watch:
 
 
 def set_up() -> Watch:
-    """Loopback, and one way out that leads to nobody."""
+    """Loopback, and one way out: a cable whose other end nobody holds."""
     for words in (
         "link set lo up",
-        "link add out0 type dummy",
+        "link add out0 type veth peer name out1",
         "addr add 192.0.2.1/24 dev out0",
+        "link set out1 up",
         "link set out0 up",
         "route add default via 192.0.2.2 dev out0",
     ):
-        subprocess.run(["ip", *words.split()], check=True)
+        subprocess.run([IP, *words.split()], check=True)
     return Watch("out0")
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from PIL import ExifTags, Image
 from safetensors.torch import load_file
 
 import configs
+from ccfexp._io import sha256_file
+from ccfexp.data.manifest import Row, read_manifest, write_manifest
 from client import ledger
 from configs.run import RunConfig
 from server import bundle
@@ -32,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
 ]
 SITES = ("A", "B", "C")
-PATIENT = "Jane-Doe-1961"  # planted where a hospital might have it: in a folder's name
+PATIENT = "Jane-Doe-1961"  # planted where a hospital might have it: in a folder's name and in EXIF
 SMALL = [
     "train.steps=2",
     "train.batch_size=2",
@@ -54,8 +58,22 @@ def config(name: str, **changed: str) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """The hospitals' photographs, below a folder with a patient's name."""
-    return prepare_sites(config("data").hospitals, 64, tmp_path_factory.mktemp("hospital") / PATIENT)
+    """The hospitals' photographs, below a folder with a patient's name, which also stands in every image's EXIF."""
+    manifests = prepare_sites(config("data").hospitals, 64, tmp_path_factory.mktemp("hospital") / PATIENT)
+    for manifest in manifests.values():
+        write_manifest(manifest, [_named(row, manifest.parent) for row in read_manifest(manifest, 64).rows])
+    return manifests
+
+
+def _named(row: Row, folder: Path) -> Row:
+    """The row of an image into which the patient's name was written as cameras and archives do."""
+    path = folder / row.path
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[ExifTags.Base.ImageDescription] = PATIENT
+        image.save(path, exif=exif)
+    assert PATIENT.encode() in path.read_bytes()
+    return replace(row, sha256=sha256_file(path))
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.quiet_network import IP
 from tests.e2e.stage import NGINX, ROOT
 
 
 def _own_network() -> bool:
     """Whether this user may make a network of its own, with the tools to set it up."""
-    if shutil.which("unshare") is None or shutil.which("ip") is None:
+    if shutil.which("unshare") is None or not Path(IP).is_file():
         return False
-    probe = ["unshare", "-n", "ip", "link", "add", "probe0", "type", "dummy"]
+    probe = ["unshare", "-n", IP, "link", "add", "probe0", "type", "veth", "peer", "name", "probe1"]
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
