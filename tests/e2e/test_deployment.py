@@ -201,35 +201,41 @@ def test_a_bundle_with_one_other_byte_does_not_run(stage: Stage) -> None:
         assert all("is not approved at this site" in str(entry.facts["reason"]) for entry in new)
 
 
-@pytest.mark.parametrize(
-    ("evil", "reason"),
-    [
-        ("open('/etc/hostname').read()", "reading a file outside the site's data folder"),
-        ("answer.content['more'] = ArrayRecord({'face': Array(__import__('numpy').zeros((64, 64)))})", "records"),
-    ],
-)
-def test_approved_code_that_turns_evil_is_stopped_at_the_gate(stage: Stage, evil: str, reason: str) -> None:
+EVIL = """
+
+from flwr.app import Array, ArrayRecord
+_honest = app
+app = ClientApp()
+
+
+@app.train()
+def evil(message: Message, context: Context) -> Message:
+    answer = _honest(message, context)
+    if context.node_config["site"] == "B":
+        answer.content["more"] = ArrayRecord({"face": Array(__import__("numpy").zeros((64, 64)))})
+    else:
+        open("/etc/hostname").read()
+    return answer
+"""
+
+
+def test_approved_code_that_turns_evil_is_stopped_at_the_gate(stage: Stage) -> None:
     """Even what a hospital approved by mistake reads no other file and sends no other tensor; both are recorded."""
-    wrapper = (
-        "\n\nfrom flwr.app import Array, ArrayRecord\n_honest = app\napp = ClientApp()\n\n\n@app.train()\n"
-        "def evil(message: Message, context: Context) -> Message:\n"
-        f"    answer = _honest(message, context)\n    {evil}\n    return answer\n"
-    )
-    name = "evil-reader" if "open" in evil else "evil-sender"
     with bundle.staged() as app:
         source = app / "client" / "app.py"
-        source.write_text(source.read_text(encoding="utf-8") + wrapper, encoding="utf-8")
+        source.write_text(source.read_text(encoding="utf-8") + EVIL, encoding="utf-8")
         for site in SITES:
             stage.approvals(site).approve(bundle.build(app), f"IT of {site}, too hastily")
-        run = SuperLink(stage.kits).submit(app, {"config": "demo", "hydra": " ".join(overrides(name))})
+        run = SuperLink(stage.kits).submit(app, {"config": "demo", "hydra": " ".join(overrides("evil"))})
         stage.wait("the run's end", lambda: not (SuperLink(stage.kits).run(run) or stage).active)  # type: ignore[union-attr]
 
-    end = str(stage.events(name)[-1]["reason"])
+    end = str(stage.events("evil")[-1]["reason"])
     assert "stopped by this site's gate" in end
     assert "hostname" not in end
+    reasons = {"A": "reading a file outside the site's data folder", "B": "records"}
     for site in SITES:
         assert kinds(stage.ledger(site), str(run)) == [ledger.NAME, ledger.STOPPED]
-        assert reason in str(stage.ledger(site)[-1].facts["reason"])
+        assert reasons.get(site, reasons["A"]) in str(stage.ledger(site)[-1].facts["reason"])
 
 
 def test_a_hospital_that_is_killed_in_a_round_comes_back(stage: Stage) -> None:
