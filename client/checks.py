@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -23,6 +23,7 @@ from ccfexp.errors import CCFExpError, PolicyError
 from ccfexp.model import CCFExp
 from client import coordinator
 from client.approvals import Approvals
+from client.coordinator import Level
 from client.ledger import EgressLedger
 from client.sandbox import landlock, seccomp
 from client.shown import printable
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from client.site import Site
 
-Level = Literal["ready", "warning", "not ready"]
 _FREE_DISK = 1 << 30  # bytes that features, ledger and logs may need
 _FLOWER = "1.41"
 _SHOWN = 12  # lines of what is wrong with a manifest

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ccfexp._io import atomic_write_bytes
 from ccfexp.errors import CCFExpError, ConfigError
-from client.site import load_site
+from client.site import add_site_arguments, chosen_site
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def make_keys(private: Path, comment: str) -> Path:
@@ -47,11 +50,10 @@ def make_keys(private: Path, comment: str) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m client.keygen", description=__doc__)
-    parser.add_argument("--site", help="a site of the demonstration")
-    parser.add_argument("--site-file", type=Path, help="a hospital's own file")
+    add_site_arguments(parser)
     chosen = parser.parse_args(arguments)
     try:
-        site = load_site(chosen.site, chosen.site_file)
+        site = chosen_site(chosen)
         public = make_keys(site.private_key, f"site-{site.name}")
     except (CCFExpError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

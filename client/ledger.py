@@ -11,7 +11,6 @@ import json
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,7 +20,7 @@ from rich.text import Text
 from ccfexp.errors import CCFExpError
 from client.chain import Chain
 from client.shown import printable
-from client.site import load_site
+from client.site import add_site_arguments, chosen_site
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
 UPDATE, NAME, REFUSED, STOPPED, FAILED, DROPPED = "update", "name", "refused", "stopped", "failed", "dropped"
 ENDED = "service ended"
-SENT = (UPDATE, NAME, REFUSED, STOPPED, FAILED)
-"""Kinds after which something goes out: an update, the site's name, or an error without details."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +95,11 @@ def _print(site: Site, entries: Sequence[Entry], console: Console) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code, 1 where the ledger was altered."""
     parser = argparse.ArgumentParser(prog="python -m client.ledger", description=__doc__)
-    parser.add_argument("--site", help="a site of the demonstration")
-    parser.add_argument("--site-file", type=Path, help="a hospital's own file")
+    add_site_arguments(parser)
     parser.add_argument("--json", action="store_true", help="every entry and the totals as JSON")
     chosen = parser.parse_args(arguments)
     try:
-        site = load_site(chosen.site, chosen.site_file)
+        site = chosen_site(chosen)
         entries = EgressLedger.of(site).chain.entries()
     except CCFExpError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from client.logs import open_log
 from client.site import Site
 from client.supernode import SIGNS
 
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
 _STOP_S = 15.0
 _LONGEST_SILENCE_S = 150.0  # it says every 30 s that it is there, whatever it works on
-_LARGEST_LOG = 10 << 20  # bytes; then the file starts anew
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What Flower says, and what it means to an operator.
 _MEANINGS = (
@@ -132,17 +132,14 @@ class Node:
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         path = self.site.work / "logs" / "supernode.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        too_large = path.is_file() and path.stat().st_size > _LARGEST_LOG
-        with path.open("w" if too_large else "a", encoding="utf-8") as file:
+        with open_log(path) as file:
             for line in process.stdout or ():
                 text = _COLOURS.sub("", line).rstrip()
                 if text.startswith(SIGNS):
                     self._last_sign = time.monotonic()
                     self._signs[process.pid] = int(text.removeprefix(SIGNS))
                     continue
-                file.write(text + "\n")
-                file.flush()
+                file.write(f"{text}\n".encode())
                 self._understand(text)
 
     def _understand(self, line: str) -> None:

@@ -20,15 +20,15 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccfexp.errors import CCFExpError, ConfigError, LedgerError
 from client.approvals import Approvals
-from client.site import load_site
+from client.site import add_site_arguments, chosen_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from client.checks import Readiness
     from client.site import Site
@@ -102,7 +102,11 @@ def approve(site: Site, wanted: str, who: str, *, ask: bool) -> int:
         pydoc.pager(changes)
     else:
         print(changes)
-    if ask and input(f"May this run at site {site.name}, approved by {who}? Type yes: ").strip().lower() != "yes":
+    try:
+        agreed = not ask or input(f"May this run at site {site.name}, approved by {who}? Type yes: ").strip() == "yes"
+    except EOFError:  # nobody is there to answer
+        agreed = False
+    if not agreed:
         print("not approved")
         return 1
     print(f"approved {approvals.approve(bundle, who)} by {who}")
@@ -123,8 +127,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m client.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--site", help="a site of the demonstration")
-    parser.add_argument("--site-file", type=Path, help="a hospital's own file")
+    add_site_arguments(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="stop after the checks")
     what.add_argument("--approve", metavar="BUNDLE", help="a .fab file, or the hash of a bundle that was refused")
@@ -141,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     os.environ.update({"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "HF_HUB_OFFLINE": "1"})
     try:
-        site = load_site(chosen.site, chosen.site_file)
+        site = chosen_site(chosen)
         site.work.mkdir(mode=0o700, parents=True, exist_ok=True)
         who = chosen.by or getpass.getuser()
         if chosen.approve:

@@ -9,12 +9,15 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import configs
 from ccfexp.compute import ComputeConfig
 from ccfexp.errors import ConfigError, did_you_mean
 from strategies.messages import SITE_NAME
+
+if TYPE_CHECKING:
+    import argparse
 
 MessageKind = Literal["query", "train"]
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
@@ -156,6 +159,17 @@ class Site:
 
     def _absolute(self, path: str) -> Path:
         return (self.root / Path(path).expanduser()).absolute()
+
+
+def add_site_arguments(parser: argparse.ArgumentParser) -> None:
+    """The two ways to name a site on a command line; `chosen_site` reads them."""
+    parser.add_argument("--site", help="a site of the demonstration")
+    parser.add_argument("--site-file", type=Path, help="a hospital's own file")
+
+
+def chosen_site(chosen: argparse.Namespace) -> Site:
+    """The site that a command line names. Raises ConfigError as `load_site`."""
+    return load_site(chosen.site, chosen.site_file)
 
 
 def load_site(name: str | None, path: Path | None) -> Site:

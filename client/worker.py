@@ -6,6 +6,7 @@ failure, or an attempt at anything that it is not allowed.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
 import os
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ccfexp
+from ccfexp import errors
 from ccfexp.errors import PolicyError
+from client.logs import open_log
 from client.sandbox import frames
 
 if TYPE_CHECKING:
@@ -40,7 +43,6 @@ _SYSTEM = (
 )  # fmt: skip
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "nvidia*", "dri", "kfd", "infiniband")
 _START_S = 120.0
-_LARGEST_LOG = 10 << 20  # bytes; then the file starts anew
 
 
 def readable_roots() -> list[str]:
@@ -130,11 +132,9 @@ class Worker:
     def __init__(self, enclosure: Enclosure, stopped: Callable[[], bool]) -> None:
         self._stopped = stopped
         enclosure.cache.mkdir(parents=True, exist_ok=True)
-        enclosure.log.parent.mkdir(parents=True, exist_ok=True)
-        too_large = enclosure.log.is_file() and enclosure.log.stat().st_size > _LARGEST_LOG
         # New for every process, so that nothing an app leaves behind can be in the way of the next.
         self._scratch = tempfile.mkdtemp(prefix="app-", dir=enclosure.bundle.parent)
-        with enclosure.log.open("wb" if too_large else "ab") as log:
+        with open_log(enclosure.log) as log:
             # No shell and no words from outside: our own interpreter and our own file.
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-s", str(_BOOT)],
@@ -167,7 +167,7 @@ class Worker:
         if kind == frames.REPLY:
             return body
         self.close()
-        raise WorkerFailedError(f"the app failed: {_printable(body)}")
+        raise WorkerFailedError(f"the app failed: {_kind_of(body)}")
 
     @property
     def alive(self) -> bool:
@@ -199,7 +199,8 @@ class Worker:
             self._fail(error)
         if kind == frames.DENIED:
             self.close()
-            raise PolicyError(f"the app tried {_printable(body)}; it was stopped")
+            what = body.decode("utf-8", "replace")
+            raise PolicyError(f"the app tried {what if what in frames.OFFENCES else 'something'}; it was stopped")
         return kind, body
 
     def _fail(self, error: Exception) -> NoReturn:
@@ -212,5 +213,8 @@ class Worker:
         raise WorkerFailedError(f"no answer from the app: {why}") from error
 
 
-def _printable(body: bytes) -> str:
-    return "".join(sign if sign.isprintable() else " " for sign in body[:100].decode("utf-8", "replace"))
+def _kind_of(body: bytes) -> str:
+    """A kind of error that Python or this project knows; an app's own words could be anything, and end in a log."""
+    kind = body.decode("utf-8", "replace")
+    known = isinstance(getattr(builtins, kind, None), type) or kind in errors.__all__
+    return kind if known else "an error of its own"

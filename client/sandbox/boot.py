@@ -99,9 +99,9 @@ def _shut_in(setup: dict[str, Any], sink: int) -> int:
 def _offence(event: str, arguments: tuple[Any, ...], read: Sequence[str], write: Sequence[str]) -> str:
     """What is wrong with an event, in words that name no file; empty if nothing is."""
     if event in _NETWORK:
-        return "a network connection"
+        return frames.NETWORK
     if event in _PROCESSES:
-        return "another program"
+        return frames.PROGRAM
     path = arguments[0] if arguments else None
     if isinstance(path, int) or path is None:
         return ""
@@ -111,7 +111,7 @@ def _offence(event: str, arguments: tuple[Any, ...], read: Sequence[str], write:
         return ""
     if not writes and not Path(where).exists():
         return ""  # looking for a file that is not there tells nothing and is what imports do
-    return f"{'writing' if writes else 'reading'} a file outside the site's data folder"
+    return frames.WRITING if writes else frames.READING
 
 
 def _opens_to_write(arguments: tuple[Any, ...]) -> bool:

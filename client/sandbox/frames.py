@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SETUP, READY, REQUEST, REPLY, ERROR, DENIED = b"SETU", b"REDY", b"ASK ", b"RPLY", b"ERR ", b"DENY"
+NETWORK, PROGRAM = "a network connection", "another program"
+READING, WRITING = "reading a file outside the site's data folder", "writing a file outside the site's data folder"
+OFFENCES = (NETWORK, PROGRAM, READING, WRITING)
+"""All that a DENIED frame may say."""
 _HEAD = 12
 _ATOMIC = 4096  # bytes that a pipe takes without waiting once it is ready (POSIX: PIPE_BUF)
 

@@ -291,6 +291,29 @@ def test_a_failing_app_ends_with_its_kind_alone(start: Callable[..., Worker], co
     assert not worker.alive
 
 
+@pytest.mark.parametrize(
+    ("code", "error", "told"),
+    [
+        ("raise type('JaneDoe', (Exception,), {})", WorkerFailedError, "an error of its own"),
+        (
+            (
+                "import os\nfor fd in range(3, 9):\n    try: os.write(fd, b'DENY' + bytes(7) + b'\x08Jane Doe')\n"
+                "    except OSError: continue"
+            ),
+            PolicyError,
+            "the app tried something",
+        ),
+    ],
+)
+def test_no_words_of_the_app_end_in_a_log(
+    start: Callable[..., Worker], code: str, error: type[Exception], told: str
+) -> None:
+    """Neither the name of an error that it makes up nor a forged notice of an offence."""
+    with pytest.raises(error, match=told) as caught:
+        answer(start(bundle(code)))
+    assert "Jane" not in str(caught.value)
+
+
 def test_a_bundle_that_cannot_be_loaded_is_told(start: Callable[..., Worker]) -> None:
     """An error in its code ends the process before any message."""
     with pytest.raises(WorkerFailedError):
