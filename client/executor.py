@@ -72,9 +72,10 @@ class Executor:
 
         Raises:
             RuntimeUnreachableError: the SuperNode does not answer.
+            TaskLostError: it must be started anew.
             LedgerError: nothing can be written down, so nothing was sent.
         """
-        task = self.runtime.acquire()
+        task = self.runtime.acquire(self.stop)
         if task is None:
             return False
         completed = False

@@ -1,6 +1,6 @@
 """The SuperNode's local interface, as Flower's own executor uses it: take a task, read its message, answer it.
 
-Everything of Flower that is not public stands in this file, and in one line of `client.supernode`; pyproject.toml pins
+Everything of Flower that is not public stands in this file and in `client.supernode`; pyproject.toml pins
 the release that it was written for. It speaks to the SuperNode of this machine alone.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,15 +32,41 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
     from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _LISTENING = "0A"  # of the kernel's table of TCP sockets
 _TRIES = 3  # of a call to a process on the same machine
+_ARRIVAL_S = 900.0  # a message that takes longer to arrive is not worked on
+_LOOK_S = 0.2  # between two looks at what has arrived
 
 
 class RuntimeUnreachableError(Exception):
     """The SuperNode of this machine does not answer: it starts, stops, or is gone."""
+
+
+class TaskLostError(RuntimeUnreachableError):
+    """A task was taken and its message cannot be had: the SuperNode would wait for an answer for ever."""
+
+
+class _Client(RuntimeHttpClient):
+    """Flower's, which waits two hours for what is still on its way, whoever wants to stop."""
+
+    given_up: Callable[[], bool]
+
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802 (Flower's name)
+        """A part of a message, as soon as it has arrived. Raises TaskLostError if nobody waits for it any more."""
+        end = time.monotonic() + _ARRIVAL_S
+        while True:
+            answer = super().PullObject(request)
+            if answer.object_available or not answer.object_found:
+                return answer
+            if self.given_up() or time.monotonic() > end:
+                raise TaskLostError
+            time.sleep(_LOOK_S)
 
 
 @dataclass(frozen=True)
@@ -98,11 +125,12 @@ class Runtime:
     port: int
     secret: bytes = field(repr=False)
 
-    def acquire(self) -> Task | None:
-        """The next task, or None while there is none.
+    def acquire(self, stop: threading.Event) -> Task | None:
+        """The next task, or None while there is none; `stop` ends the wait for a message that is still arriving.
 
         Raises:
             RuntimeUnreachableError: the SuperNode does not answer.
+            TaskLostError: it gave a task without its message; it must be started anew.
         """
         if not _listener_is_ours(self.port):
             raise RuntimeUnreachableError
@@ -110,17 +138,18 @@ class Runtime:
         client = self._client(RuntimeVersionHttpInterceptor(component_name="SuperExec"), signed)
         try:
             answer = client.AcquireTask(AcquireTaskRequest(supported_task_types={TaskType.CLIENT_APP}))
-            return self._open(answer.token) if answer.HasField("task") and answer.token else None
+            return self._open(answer.token, stop) if answer.HasField("task") and answer.token else None
         except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
             raise RuntimeUnreachableError from error
         finally:
             client.close()
 
-    def _open(self, token: str) -> Task:
+    def _open(self, token: str, stop: threading.Event) -> Task:
         client = self._client(
             RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"), RuntimeTokenHttpInterceptor(token)
         )
         lost = threading.Event()
+        client.given_up = lambda: stop.is_set() or lost.is_set()
         heartbeat = HeartbeatSender(lambda: _beat(client, lost))
         heartbeat.start()
         try:
@@ -129,15 +158,15 @@ class Runtime:
             push_task_output(client, None, SubStatus.FAILED, "")
             heartbeat.stop()
             client.close()
-            raise RuntimeUnreachableError from error
+            raise TaskLostError from error
         return Task(message, context, int(run.run_id), bytes(fab.content), client, heartbeat, lost)
 
-    def _client(self, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
+    def _client(self, *interceptors: ProtobufClientInterceptor) -> _Client:
         retry = make_simple_http_retry_invoker()
         retry.max_tries = _TRIES
         # Flower's own rule sends this process an interrupt on some answers: here they only mean that a task is lost.
         retry.should_giveup = lambda error: isinstance(error, httpx.HTTPStatusError)
-        return RuntimeHttpClient.from_server_address(
+        return _Client.from_server_address(
             server_address=f"127.0.0.1:{self.port}",
             insecure=True,
             root_certificates=None,

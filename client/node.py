@@ -62,14 +62,19 @@ class Node:
         process = self._process
         if process is not None:
             if process.poll() is None:
-                if not self._stuck():
-                    return
-                log.warning("the SuperNode does nothing any more; it is started anew")
-                self.stop()
+                if self._stuck():
+                    self.renew()
+                return
             self._process = None
             self._plan_next_start()
         if time.monotonic() >= self._next_start:
             self._start()
+
+    def renew(self) -> None:
+        """End a process that waits for what will not come; `keep_running` starts another."""
+        log.warning("the SuperNode does nothing any more; it is started anew")
+        self.stop()
+        self._plan_next_start()
 
     def _plan_next_start(self) -> None:
         if self._connected.is_set():  # it had worked: the next start may come soon

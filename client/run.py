@@ -44,7 +44,7 @@ def serve(site: Site, readiness: Readiness, stop: threading.Event) -> int:
         ConfigError: another process works for this site.
     """
     from client.executor import Executor
-    from client.flower_runtime import Runtime, RuntimeUnreachableError
+    from client.flower_runtime import Runtime, RuntimeUnreachableError, TaskLostError
     from client.node import Node
 
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # what matters of its lines `Node` says
@@ -58,6 +58,9 @@ def serve(site: Site, readiness: Readiness, stop: threading.Event) -> int:
                 node.keep_running()
                 try:
                     busy = executor.step()
+                except TaskLostError:
+                    busy = False
+                    node.renew()
                 except RuntimeUnreachableError:
                     busy = False  # it starts, or the node is being restarted
                 if not busy:

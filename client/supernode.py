@@ -10,9 +10,12 @@ from __future__ import annotations
 import sys
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
     import httpx
 
 SIGNS = "signs of life: "
@@ -49,6 +52,32 @@ def _count_requests() -> None:
     vars(httpx)["HTTPTransport"].handle_request = handle
 
 
+def forget_what_cannot_arrive(supernode: ModuleType) -> None:
+    """Drop the task of a message whose run ends while the message arrives.
+
+    Flower's program creates the task first and forgets it on any error but this one, which is no `Exception`: the task
+    then stays, without a message, for as long as the program runs.
+    """
+    from flwr.supercore.run import RunNotRunningException
+
+    def failing(step: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:  # noqa: ANN401 (Flower's)
+            try:
+                return step(*given)
+            except RunNotRunningException:
+                raise RuntimeError("the run has ended") from None
+
+        return call
+
+    receive = vars(supernode)["_pull_and_store_message"]
+
+    def receive_or_forget(**given: Any) -> int | None:  # noqa: ANN401
+        steps = {name: failing(given[name]) for name in ("pull_object", "confirm_message_received")}
+        return cast("int | None", receive(**given | steps))
+
+    vars(supernode)["_pull_and_store_message"] = receive_or_forget
+
+
 def main() -> None:
     """Start the SuperNode; it ends with its parent."""
     poll_s, parent = float(sys.argv[1]), int(sys.argv[2])
@@ -61,6 +90,7 @@ def main() -> None:
 
     # Flower pauses three seconds whenever there is no message, which is most of what a short round costs.
     vars(start_client_internal)["time"] = SimpleNamespace(sleep=sleep)
+    forget_what_cannot_arrive(start_client_internal)
     _count_requests()
     sys.argv = ["flower-supernode", *sys.argv[3:]]
     start_parent_process_monitor(parent)

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
 
-from client.flower_runtime import Runtime, RuntimeUnreachableError
+from client.flower_runtime import Runtime, RuntimeUnreachableError, TaskLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ def test_no_answer_of_a_port_ends_the_site(status: int) -> None:
     before = signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
     try:
         with answering(status, b"no") as port, pytest.raises(RuntimeUnreachableError):
-            Runtime(port, b"secret").acquire()
+            Runtime(port, b"secret").acquire(threading.Event())
         time.sleep(0.2)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -61,7 +62,7 @@ def test_no_answer_of_a_port_ends_the_site(status: int) -> None:
 def test_rubbish_is_no_task() -> None:
     """What is not Flower's is not worked on."""
     with answering(200, b"\xff\xfe\x00rubbish") as port, pytest.raises(RuntimeUnreachableError):
-        Runtime(port, b"secret").acquire()
+        Runtime(port, b"secret").acquire(threading.Event())
 
 
 def test_nobody_there_is_told_at_once() -> None:
@@ -69,7 +70,7 @@ def test_nobody_there_is_told_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = int(server.getsockname()[1])
     with pytest.raises(RuntimeUnreachableError):
-        Runtime(port, b"secret").acquire()
+        Runtime(port, b"secret").acquire(threading.Event())
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -84,6 +85,20 @@ def test_another_user_cannot_pose_as_the_supernode() -> None:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         with pytest.raises(RuntimeUnreachableError):
-            Runtime(port, b"secret").acquire()
+            Runtime(port, b"secret").acquire(threading.Event())
         process.kill()
         assert process.stdout.read() == ""
+
+
+def test_a_message_that_does_not_arrive_is_waited_for_until_the_site_stops() -> None:
+    """Flower's own client would wait for two hours, and the site could not be stopped."""
+    stop = threading.Event()
+    on_its_way = PullObjectResponse(object_found=True, object_available=False).SerializeToString()
+    with answering(200, on_its_way) as port:
+        client = Runtime(port, b"secret")._client()
+        client.given_up = stop.is_set
+        threading.Timer(0.5, stop.set).start()
+        began = time.monotonic()
+        with pytest.raises(TaskLostError):
+            client.PullObject(PullObjectRequest(object_id="0" * 64))
+    assert 0.5 <= time.monotonic() - began < 10
