@@ -32,6 +32,10 @@ class Trainer(Protocol):
         """The public name of the site that this node speaks for."""
         ...
 
+    def hello(self, context: Context) -> wire.SiteHello:
+        """Its name, and the largest rank that it can train."""
+        ...
+
     def train(self, site: str, message: wire.AdapterMessage) -> wire.AdapterUpdate:
         """Train one round. Raises RequestRefusedError if the message does not fit this site's model or release."""
         ...
@@ -47,7 +51,7 @@ def make_app(trainer: Callable[[], Trainer]) -> ClientApp:
     @app.query()
     def hello(message: Message, context: Context) -> Message:
         def answer() -> Message:
-            return Message(wire.encode_hello(wire.SiteHello(trainer().site(context))), reply_to=message)
+            return Message(wire.encode_hello(trainer().hello(context)), reply_to=message)
 
         return _guarded(message, answer)
 

@@ -26,6 +26,7 @@ from client.shown import printable
 from client.site import Site
 from client.workbench import HospitalBench
 from client.worker import Enclosure, Worker, WorkerFailedError, WorkerStoppedError
+from strategies import coding
 
 if TYPE_CHECKING:
     from strategies.wire import AdapterMessage
@@ -132,7 +133,7 @@ class Executor:
         except Exception as error:  # noqa: BLE001 (the border: whatever a message is made of, the site goes on)
             return _refusal(REFUSED, f"a message that cannot be read: {type(error).__name__}", "malformed message")
         if request.sent is None:  # the name is answered from here: no other code is needed for it
-            return Outcome(ledger.NAME, guard.name(standing), {})
+            return Outcome(ledger.NAME, guard.name(self.site.policy, standing), {})
         return self._trained(task, digest, request.sent, standing)
 
     def _trained(self, task: Task, digest: str, sent: AdapterMessage, standing: guard.Standing) -> Outcome:
@@ -199,7 +200,7 @@ class Executor:
         body = worker.ask(
             message_to_proto(task.message).SerializeToString(),
             seconds=_TRAINING_S,
-            longest=sent.flat_P.nbytes + _SLACK,
+            longest=coding.longest(sent.terms.coding, sent.uploaded.parameters) + _SLACK,
         )
         answer = message_from_proto(MessageProto.FromString(body))
         if answer.has_error():
@@ -214,6 +215,7 @@ class Executor:
             site=site.name,
             manifest=str(site.manifest),
             cache=str(cache),
+            memory=str(cache / "memory"),
             device=site.file.device,
             threads=site.file.threads,
             compute=site.file.compute,

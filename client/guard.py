@@ -75,6 +75,8 @@ def admit(message: Message, policy: Policy, standing: Standing) -> Request:
             f"base_sha256={sent.terms.base_sha256[:12]} of the message is not this site's {standing.base_sha256[:12]}; "
             "install the base weights that the coordinator uses"
         )
+    if sent.terms.rank > policy.max_rank:
+        raise PolicyError(f"rank={sent.terms.rank} of the message must be at most policy.max_rank={policy.max_rank}")
     if standing.updates >= policy.max_rounds:
         raise PolicyError(
             f"updates sent={standing.updates} have reached policy.max_rounds={policy.max_rounds}; the hospital must "
@@ -90,9 +92,9 @@ def admit(message: Message, policy: Policy, standing: Standing) -> Request:
     return Request(sent)
 
 
-def name(standing: Standing) -> RecordDict:
-    """The answer to a question: the site's public name."""
-    return wire.encode_hello(wire.SiteHello(standing.site))
+def name(policy: Policy, standing: Standing) -> RecordDict:
+    """The answer to a question: the site's public name, and the largest rank that it can train."""
+    return wire.encode_hello(wire.SiteHello(standing.site, policy.max_rank))
 
 
 def release(content: RecordDict, sent: wire.AdapterMessage, policy: Policy, standing: Standing) -> Release:
@@ -108,18 +110,21 @@ def release(content: RecordDict, sent: wire.AdapterMessage, policy: Policy, stan
     size = sum(len(array.data) for record in records.array_records.values() for array in record.values())
     if size > policy.max_bytes:
         raise PolicyError(f"update bytes={size} must be at most policy.max_bytes={policy.max_bytes}")
-    return Release(records, _facts(update, sent))
+    return Release(records, _facts(update) | {"array_bytes": size})
 
 
-def _facts(update: wire.AdapterUpdate, sent: wire.AdapterMessage) -> dict[str, Any]:
+def _facts(update: wire.AdapterUpdate) -> dict[str, Any]:
     """What the ledger says of an update: norms are those of the change, tensor by tensor."""
-    change_P = update.flat_P.astype(np.float64) - sent.flat_P
+    change_P = update.change_P.astype(np.float64)
     norms, start = {}, 0
     for name, shape in update.manifest.entries:
         stop = start + int(np.prod(shape))
         norms[name] = round(float(np.linalg.norm(change_P[start:stop])), 6)
         start = stop
     return {
+        "factors": update.terms.uploaded,
+        "coding": update.terms.coding,
+        "rank": update.terms.rank,
         "tensors": len(norms),
         "norm": round(float(np.linalg.norm(change_P)), 6),
         "norms": norms,

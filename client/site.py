@@ -1,6 +1,7 @@
 """A hospital's own file: where its data are, whom it talks to, and the limits that no run can move.
 
-The file lies on the hospital's disk and is read there alone. Nothing in it is ever sent but the site's name.
+The file lies on the hospital's disk and is read there alone. Nothing in it is ever sent but the site's name and the
+largest rank that it trains.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import configs
 from ccfexp.compute import ComputeConfig
 from ccfexp.errors import ConfigError, did_you_mean
-from strategies.messages import SITE_NAME
+from strategies.messages import MAX_RANK, SITE_NAME
 
 if TYPE_CHECKING:
     import argparse
@@ -33,6 +34,8 @@ class Policy:
         max_bytes: of one message that leaves.
         max_update_norm: largest Euclidean norm of what one round changes in the adapter.
         min_patients: training patients below which nothing is trained.
+        max_rank: of the adapter that is trained here: memory grows with it. It is told to the coordinator, which sends
+            an adapter of this rank where the run's is larger.
         max_epsilon: null lets updates leave without differential privacy; a number asks for differential privacy, and
             for no more than this much of it.
 
@@ -45,6 +48,7 @@ class Policy:
     max_bytes: int
     max_update_norm: float
     min_patients: int
+    max_rank: int
     max_epsilon: float | None
 
     def __post_init__(self) -> None:
@@ -53,6 +57,8 @@ class Policy:
                 raise ConfigError(
                     f"policy.{name}={getattr(self, name)} must be at least 1; to stop all, stop the service"
                 )
+        if not 1 <= self.max_rank <= MAX_RANK:
+            raise ConfigError(f"policy.max_rank={self.max_rank} must be 1 to {MAX_RANK}; 8 is a good choice")
         for name in ("max_update_norm", "max_epsilon"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -67,7 +73,7 @@ class SiteFile:
         ConfigError: a value out of its bounds.
     """
 
-    name: str  # public; the only thing of this file that is sent
+    name: str  # public; with policy.max_rank the only thing of this file that is sent
     superlink: str  # host:port of the coordinator's proxy
     root_certificate: str  # of the coordinator's certificate authority
     private_key: str  # of this site; `python -m client.keygen` makes it

@@ -7,31 +7,37 @@ most recently used stay in memory.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from ccfexp._io import canonical_json
+from ccfexp.adapter import train_only
 from ccfexp.compute import ComputeConfig
-from ccfexp.errors import ConfigError, WireError
+from ccfexp.errors import CheckpointError, ConfigError, WireError
 from ccfexp.model import CCFExp
 from ccfexp.training import SiteData, train_local
 from client.app import RequestRefusedError
+from client.memory import SiteMemory
+from client.update import start_of, update_of
 from configs import build, to_dict
 from configs.client_part import ClientPart, site_seed
-from strategies import wire
-from strategies.packing import AdapterManifest
+from strategies import registry, wire
+from strategies.messages import MAX_RANK
+from strategies.packing import AdapterManifest, narrowed
 
 if TYPE_CHECKING:
     from flwr.app import Context
 
-    from ccfexp.adapter import AdapterConfig
+    from ccfexp.adapter import AdapterConfig, AdapterState
 
 
 OnStep = Callable[[str, int, int, int, float], None]  # site, round, step, steps, loss
@@ -43,6 +49,7 @@ class SiteSource:
 
     name: str
     manifest: Path
+    max_rank: int = MAX_RANK
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class BenchPlan:
         base: name or path of the base weights.
         sites: the sites of this machine; virtual node k of a simulation is sites[k].
         cache_dir: where frozen features are kept, or None to compute them anew in every process.
+        memory_dir: where sites remember what they must between rounds.
         device: torch device.
         compute: how the device computes.
         threads: torch threads of this process, or None to leave them as they are.
@@ -61,6 +69,7 @@ class BenchPlan:
 
     base: str
     sites: tuple[SiteSource, ...]
+    memory_dir: Path
     cache_dir: Path | None = None
     device: str = "cpu"
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -82,7 +91,7 @@ class Workbench:
         self._on_step = on_step
         self._model: CCFExp | None = None
         self._adapter: AdapterConfig | None = None
-        self._manifest: AdapterManifest | None = None
+        self._initial: AdapterState = {}
         self._data: OrderedDict[str, SiteData] = OrderedDict()
 
     def site(self, context: Context) -> str:
@@ -102,57 +111,78 @@ class Workbench:
             raise ConfigError(f"partition-id={partition} must be 0 to {len(self._plan.sites) - 1}")
         return self._plan.sites[partition].name
 
+    def hello(self, context: Context) -> wire.SiteHello:
+        """What the node says of itself. Raises ConfigError as `site`."""
+        name = self.site(context)
+        return wire.SiteHello(name, next(source.max_rank for source in self._plan.sites if source.name == name))
+
     def train(self, site: str, message: wire.AdapterMessage) -> wire.AdapterUpdate:
         """One round of training from the adapter in the message.
 
         Raises:
             RequestRefusedError: the message is of another base, adapter or release.
         """
-        part = self._client_part(message)
+        part, terms = self._client_part(message), message.terms
         model = self._prepared(message, part)
-        model.load_adapter_state(message.state())
-        round_number = message.terms.round_number
+        memory = SiteMemory(self._plan.memory_dir / terms.config_sha256[:16] / site)
+        try:
+            start = start_of(message, AdapterManifest.of(self._initial), self._initial, memory)
+            model.load_adapter_state(start)
+        except (WireError, CheckpointError) as error:
+            raise RequestRefusedError(str(error)) from error
+        train_only(model, terms.trained)
+        seed = site_seed(part.seed, site)
         result = train_local(
             model,
             self._site_data(model, site),
             part.train,
-            seed=site_seed(part.seed, site),
-            round_number=round_number,
+            seed=seed,
+            round_number=terms.round_number,
             threads=self._plan.threads or 1,
-            on_step=self._step_reporter(site, round_number),
+            on_step=self._step_reporter(site, terms.round_number),
         )
+        random = np.random.default_rng([seed, terms.round_number])
+        manifest, change_P = update_of(message, start, model.adapter_state(), memory, random)
         metrics = {"loss": result.loss, "steps": result.steps, "patients": result.patients, "images": result.images}
-        return wire.AdapterUpdate.of(message.terms, model.adapter_state(), float(result.patients), metrics)
+        return wire.AdapterUpdate(terms, manifest, change_P, float(result.patients), metrics)
 
     def _client_part(self, message: wire.AdapterMessage) -> ClientPart:
         try:
             part = ClientPart.from_json(message.client_config)
         except ConfigError as error:
             raise RequestRefusedError(str(error)) from error
-        if (part.adapter.rank, float(part.adapter.alpha)) != (message.terms.rank, message.terms.alpha):
-            raise RequestRefusedError("rank and alpha of the terms are not those of the client configuration")
+        run, terms = part.adapter, message.terms
+        if terms.rank > run.rank or not math.isclose(terms.alpha / terms.rank, run.alpha / run.rank):
+            raise RequestRefusedError("rank and alpha of the terms do not go with those of the client configuration")
+        if terms.method not in registry.RULES:
+            raise RequestRefusedError(
+                f"method={terms.method} is unknown here; coordinator and site need the same release"
+            )
         return part
 
     def _prepared(self, message: wire.AdapterMessage, part: ClientPart) -> CCFExp:
-        """The base with the adapter of the message attached, checked against the message."""
-        if self._model is None or self._manifest is None or self._adapter != part.adapter:
+        """The base with an adapter of the message's rank attached."""
+        wanted = replace(part.adapter, rank=message.terms.rank, alpha=message.terms.alpha)
+        if self._model is None or self._adapter != wanted:
             if self._plan.threads is not None:
                 torch.set_num_threads(self._plan.threads)
-            model = CCFExp.from_base(self._plan.base).to(self._plan.device)
-            model.attach_adapter(part.adapter, part.seed)
+            model = self._base(part.adapter, part.seed)
+            initial = narrowed(model.adapter_state(), wanted.rank)  # of a site of lower rank the first components
+            if wanted != part.adapter:
+                model = self._base(wanted, part.seed)
             model.compute_as(self._plan.compute)
-            self._model, self._adapter = model, part.adapter
-            self._manifest = AdapterManifest.of(model.adapter_state())
+            self._model, self._adapter, self._initial = model, wanted, initial
         if message.terms.base_sha256 != self._model.base_sha256:
             raise RequestRefusedError(
                 f"base_sha256={message.terms.base_sha256[:12]} of the message is not this site's "
                 f"{self._model.base_sha256[:12]}; install the base weights that the coordinator uses"
             )
-        try:
-            message.manifest.check_equal(self._manifest)
-        except WireError as error:
-            raise RequestRefusedError(str(error)) from error
         return self._model
+
+    def _base(self, adapter: AdapterConfig, seed: int) -> CCFExp:
+        model = CCFExp.from_base(self._plan.base).to(self._plan.device)
+        model.attach_adapter(adapter, seed)
+        return model
 
     def _site_data(self, model: CCFExp, site: str) -> SiteData:
         if site not in self._data:
@@ -182,13 +212,14 @@ class HospitalBench:
     """What a hospital's machine tells the app, in the environment variable CCFEXP_BENCH as JSON.
 
     Attributes:
-        base, site, manifest, cache, device, threads, compute: as in `BenchPlan`, for one site.
+        base, site, manifest, cache, memory, device, threads, compute: as in `BenchPlan`, for one site.
     """
 
     base: str
     site: str
     manifest: str
     cache: str
+    memory: str
     device: str
     threads: int
     compute: ComputeConfig
@@ -212,4 +243,5 @@ def from_environment() -> Workbench:
     except ValueError as error:  # also ConfigError
         raise ConfigError("CCFEXP_BENCH does not fit; the installed release and the bundle must be the same") from error
     source = SiteSource(bench.site, Path(bench.manifest))
-    return bench_of(BenchPlan(bench.base, (source,), Path(bench.cache), bench.device, bench.compute, bench.threads))
+    folders = Path(bench.memory), Path(bench.cache)
+    return bench_of(BenchPlan(bench.base, (source,), *folders, bench.device, bench.compute, bench.threads))

@@ -12,6 +12,7 @@ from ccfexp.data.phantom.sites import PhantomSite
 from ccfexp.errors import ConfigError
 from ccfexp.training import TrainConfig
 from configs.federation import EngineConfig, FederationConfig
+from strategies.messages import MAX_RANK
 
 FIRST_RESERVED = 100_000
 """Phantom people from this number on belong to pretraining and evaluation."""
@@ -60,6 +61,7 @@ class RunConfig:
     expected_minutes: float  # on two cores, for the estimate that --dry-run prints
     site_copies: int = 1  # every listed site stands for so many hospitals alike, each with people of its own
     patients_times: int = 1  # every hospital has so many times the patients that are listed for it
+    site_ranks: tuple[int, ...] = ()  # largest rank that each listed site can train; empty: the adapter's at every site
     threads: int = 2  # torch threads of a process that trains
     compute: ComputeConfig = field(default_factory=ComputeConfig)  # of every process on this machine
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -87,6 +89,7 @@ class RunConfig:
             raise ConfigError(f"seed={self.seed} must be 0 to 2^63 - 1; choose another")
         if not 16 <= self.image_size <= 1024:
             raise ConfigError(f"image_size={self.image_size} must be 16 to 1024 pixels; use the size of the base")
+        self._check_ranks()
         self._check_second_pass()
         if not self.expected_minutes > 0:
             raise ConfigError(f"expected_minutes={self.expected_minutes} must be > 0; say how long the run takes")
@@ -94,6 +97,23 @@ class RunConfig:
             raise ConfigError(f"threads={self.threads} must be at least 1; use the number of cores")
         if not self.name or any(sign in self.name for sign in "/\\\0") or self.name.startswith("."):
             raise ConfigError(f"name={self.name!r} must be a plain folder name; it names the folder under runs/")
+
+    def _check_ranks(self) -> None:
+        if self.site_ranks and len(self.site_ranks) != len(self.sites):
+            raise ConfigError(
+                f"site_ranks={list(self.site_ranks)} must have one rank for each of {len(self.sites)} sites"
+            )
+        if self.site_ranks and not 1 <= min(self.site_ranks) <= max(self.site_ranks) <= MAX_RANK:
+            raise ConfigError(
+                f"site_ranks={list(self.site_ranks)} must be 1 to {MAX_RANK}; the adapter's rank bounds them"
+            )
+
+    def max_rank(self, hospital: str) -> int:
+        """The largest rank that a hospital of the simulation can train."""
+        if not self.site_ranks:
+            return self.adapter.rank
+        names = [site.name for site in self.hospitals]
+        return self.site_ranks[names.index(hospital) % len(self.sites)]
 
     def _check_second_pass(self) -> None:
         """Refuse a second pass that no step of the run would come to."""

@@ -1,10 +1,11 @@
 """The coordinator's progress on disk: one adapter and one state file per run, replaced after every round.
 
     checkpoint/adapter-0003.safetensors   the adapter after round 3, written first
-    checkpoint/state.json                 names that adapter and its SHA-256; renaming it into place completes the round
+    checkpoint/memory-0003.safetensors    what the rule keeps, where it keeps something
+    checkpoint/state.json                 names those files and their SHA-256; its renaming completes the round
 
 A kill, a full disk or Ctrl-C at any instant therefore leaves the last complete round: the state still names the
-previous adapter, which is deleted only after the new state is in place.
+previous files, which are deleted only after the new state is in place.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class RoundRecord:
     refused: dict[str, str] = field(default_factory=dict)  # site -> why its reply was not used
     received_bytes: dict[str, int] = field(default_factory=dict)  # site -> size of the arrays in its reply, used or not
     evaluation: dict[str, float] = field(default_factory=dict)  # what the on_round hook measured
+    sent_bytes: dict[str, int] = field(default_factory=dict)  # site -> size of the arrays that it was sent
+    ranks: dict[str, int] = field(default_factory=dict)  # site -> rank that it trained
+    bias: float | None = None  # |applied update - ideal sum_i p_i s_i B_i A_i| / |ideal|, where the ideal is known
 
     def means(self) -> dict[str, float]:
         """The sites' public numbers averaged by public weight, and how many sites were used and refused."""
@@ -54,11 +58,23 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a federation stands: the last complete round, its adapter and the history so far (round 0 included)."""
+    """Where a federation stands after its last complete round.
+
+    Attributes:
+        round_number: of that round; 0 before the first.
+        adapter: its factors, and what a rule has moved into the base.
+        history: of all rounds so far, round 0 included.
+        method: name of the aggregation rule; empty before the first round.
+        memory: what the rule or the server optimiser keeps, float64.
+        noise_seed: of the coordinator's noise; nobody else may know it. None where there is no noise.
+    """
 
     round_number: int
     adapter: dict[str, torch.Tensor]
     history: tuple[RoundRecord, ...]
+    method: str = ""
+    memory: dict[str, torch.Tensor] = field(default_factory=dict)
+    noise_seed: int | None = None
 
 
 class CheckpointFolder:
@@ -89,8 +105,13 @@ class CheckpointFolder:
             state: dict[str, Any] = json.loads(state_path.read_text(encoding="utf-8"))
             self._check_identity(state)
             history = tuple(RoundRecord(**record) for record in state["history"])
-            adapter = self._read_adapter(str(state["adapter"]), str(state["adapter_sha256"]))
-            progress = Progress(int(state["round"]), adapter, history)
+            adapter = self._read_tensors(str(state["adapter"]), str(state["adapter_sha256"]))
+            kept = state["memory"]
+            memory = {} if kept is None else self._read_tensors(str(kept), str(state["memory_sha256"]))
+            seed = state["noise_seed"]
+            progress = Progress(
+                int(state["round"]), adapter, history, str(state["method"]), memory, None if seed is None else int(seed)
+            )
         except ConfigError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
@@ -98,7 +119,7 @@ class CheckpointFolder:
                 f"checkpoint state.json cannot be used ({type(error).__name__}); "
                 "restore the run folder from a copy or start again in a new one"
             ) from error
-        self._delete_others(str(state["adapter"]))
+        self._delete_others({state["adapter"], state["memory"]})
         return progress
 
     def save(self, progress: Progress) -> None:
@@ -114,17 +135,26 @@ class CheckpointFolder:
             "round": progress.round_number,
             "adapter": name,
             "adapter_sha256": hashlib.sha256(data).hexdigest(),
+            "memory": None,
+            "method": progress.method,
+            "noise_seed": progress.noise_seed,
             "history": [asdict(record) for record in progress.history],
         }
+        files = {name: data}
+        if progress.memory:
+            kept = f"memory-{progress.round_number:04d}.safetensors"
+            files[kept] = adapter_bytes(progress.memory, {"round": progress.round_number})
+            state |= {"memory": kept, "memory_sha256": hashlib.sha256(files[kept]).hexdigest()}
         try:
-            atomic_write_bytes(self._folder / name, data)
+            for file, content in files.items():
+                atomic_write_bytes(self._folder / file, content)
             atomic_write_json(self._folder / "state.json", state)
         except OSError as error:
             raise CheckpointError(
                 f"checkpoint of round={progress.round_number} could not be written ({error.strerror}); "
                 "the previous round is kept: free the disk and run the same command again"
             ) from error
-        self._delete_others(name)
+        self._delete_others(set(files))
 
     def _check_identity(self, state: Mapping[str, object]) -> None:
         for name, expected in self._identity.items():
@@ -134,7 +164,7 @@ class CheckpointFolder:
                     "run with the configuration it was started with, or choose another name for the new run"
                 )
 
-    def _read_adapter(self, name: str, sha256: str) -> dict[str, torch.Tensor]:
+    def _read_tensors(self, name: str, sha256: str) -> dict[str, torch.Tensor]:
         data = (self._folder / Path(name).name).read_bytes()
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
@@ -142,13 +172,13 @@ class CheckpointFolder:
                 f"checkpoint {Path(name).name} has sha256={found[:12]}, expected {sha256[:12]}; "
                 "restore the run folder from a copy or start again in a new one"
             )
-        adapter: dict[str, torch.Tensor] = safetensors.torch.load(data)
-        return adapter
+        tensors: dict[str, torch.Tensor] = safetensors.torch.load(data)
+        return tensors
 
-    def _delete_others(self, kept: str) -> None:
-        """Remove superseded adapters and what killed writers left behind."""
-        for path in [*self._folder.glob("adapter-*.safetensors"), *self._folder.glob(".*.tmp")]:
-            if path.name != kept:
+    def _delete_others(self, kept: set[str | None]) -> None:
+        """Remove superseded files and what killed writers left behind."""
+        for path in [*self._folder.glob("*-*.safetensors"), *self._folder.glob(".*.tmp")]:
+            if path.name not in kept:
                 path.unlink(missing_ok=True)
 
 

@@ -16,7 +16,7 @@ from flwr.app import DEFAULT_TTL, Message, RecordDict
 from ccfexp.errors import RoundError, WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from flwr.serverapp import Grid
 
@@ -43,6 +43,8 @@ class Patience:
     timeout_s: float  # infinite in a simulation
     poll_s: float = 0.2
     stop: Event = field(default_factory=Event)
+    enough: int | None = None  # when so many have answered, the others are waited for `grace_s` longer and no more
+    grace_s: float = 0.0
 
     def pause(self) -> None:
         """Wait until the next look. Raises RoundError if the run was stopped."""
@@ -69,6 +71,7 @@ def exchange(
         else:
             unsent.append(envelope.key)
     end = time.monotonic() + patience.timeout_s
+    answered = 0
     while open_keys and time.monotonic() < end:
         replies = list(grid.pull_messages(list(open_keys)))
         for reply in replies:
@@ -77,6 +80,9 @@ def exchange(
             if key is None:
                 log.warning("a second or unasked reply is not used")
                 continue
+            answered += not reply.has_error()
+            if answered == patience.enough:
+                end = min(end, time.monotonic() + patience.grace_s)
             yield key, reply
         if not replies and open_keys:
             patience.pause()
@@ -107,13 +113,15 @@ def array_bytes(reply: Message | None) -> int:
     return sum(len(array.data) for record in reply.content.array_records.values() for array in record.values())
 
 
-def in_order(keys: Sequence[str], arrivals: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, _T]]:
-    """The arrivals, one for each key, in the order of the keys; an early one is held until its turn."""
+def in_order(
+    keys: Sequence[str], arrivals: Iterable[tuple[str, _T]], keep: Callable[[_T], _T]
+) -> Iterator[tuple[str, _T]]:
+    """The arrivals, one for each key, in the order of the keys; of an early one `keep` of it is held until its turn."""
     held: dict[str, _T] = {}
     turn = iter(keys)
     following = next(turn, None)
     for key, value in arrivals:
-        held[key] = value
+        held[key] = value if key == following else keep(value)
         while following is not None and following in held:
             yield following, held.pop(following)
             following = next(turn, None)

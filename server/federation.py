@@ -1,56 +1,44 @@
 """The round loop: send the adapter, screen what comes back, aggregate, evaluate, write the checkpoint.
 
 Flower's own loop has neither a start round nor a checkpoint, stops the whole run on one malformed reply and averages
-NaN, so this one stands beside it on the same Grid. Every round is a function of (adapter, configuration, round number)
+NaN, so this one stands beside it on the same Grid. Every round is a function of (state, configuration, round number)
 alone; that is why a run killed at any instant and started again ends in the same bits.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from flwr.app import MessageType
 
 from ccfexp._io import atomic_write_bytes
-from ccfexp.errors import RoundError, WireError
 from configs.federation import FederationConfig
 from server.checkpoint import CheckpointFolder, Progress, RoundRecord, adapter_bytes
-from server.exchange import Envelope, Patience, array_bytes, checked_content, exchange, in_order
-from server.roster import Roster
+from server.exchange import Patience
+from server.roster import Member, Roster
+from server.round import Answer, OnReply, Round
+from server.shelf import Shelf
+from server.standing import Messages, adapter_of, memory_of, state_of
 from strategies import registry, wire
-from strategies.aggregation import SiteUpdate
-from strategies.packing import unpack
+from strategies.bias import BiasMeter
+from strategies.central_noise import CentralNoise
+from strategies.rules import Rule, RuleOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from flwr.app import Message
     from flwr.serverapp import Grid
 
 OnRound = Callable[[int, dict[str, torch.Tensor], dict[str, float]], Mapping[str, float] | None]
+OnComplete = Callable[[RoundRecord], None]
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What became of one site in one round; all of it is public."""
-
-    round_number: int
-    site: str
-    refused: str | None  # why its reply is not used
-    seconds: float  # since the round began
-    received_bytes: int  # of the arrays in its reply
-    metrics: Mapping[str, float]  # empty if refused
-
-
-OnReply = Callable[[Answer], None]
-OnComplete = Callable[[RoundRecord], None]
+__all__ = ["Answer", "Federation", "Hooks", "OnComplete", "OnReply", "OnRound"]
 
 
 @dataclass(frozen=True)
@@ -73,13 +61,14 @@ class Federation:
     """One run of the coordinator.
 
     Attributes:
-        config: rounds, strategy, limits.
-        terms: of round 1; every round has the same but for its number.
+        config: rounds, rule, limits.
+        terms: of round 1 at the run's own rank; rounds and sites differ in number, factors and rank.
         initial: the adapter before training, float32.
         client_config: JSON of what the sites need (adapter, train, seed).
         out_dir: gets `checkpoint/` and, at the end, `adapter.safetensors`.
         wanted_sites: how many sites to wait for before the first round (bounded by config.wait_for_sites_s).
         patience: how long to wait for replies.
+        seed: of the choice of sites and of factors that a rule draws.
         hooks: what watches.
     """
 
@@ -90,6 +79,7 @@ class Federation:
     out_dir: Path
     wanted_sites: int
     patience: Patience
+    seed: int = 0
     hooks: Hooks = field(default_factory=Hooks)
 
     def run(self, grid: Grid) -> Progress:
@@ -99,89 +89,85 @@ class Federation:
             The final adapter and the history.
 
         Raises:
-            RoundError: a round had fewer than config.min_sites usable updates; the next run goes on before it.
-            ConfigError: the folder holds a run of another configuration; an unknown strategy.
+            RoundError: a round had fewer usable updates than it needs; the next run goes on before it.
+            ConfigError: the folder holds a run of another configuration.
             CheckpointError: a checkpoint is damaged or could not be written.
         """
-        registry.get(self.config.strategy)  # an unknown name is refused before anything is sent
         folder = CheckpointFolder(
             self.out_dir / "checkpoint", config_sha256=self.terms.config_sha256, base_sha256=self.terms.base_sha256
         )
         progress = folder.load()
         if progress is None:
-            progress = Progress(0, self.initial, (self._evaluated(RoundRecord(0, 0.0), self.initial),))
+            noise_seed = secrets.randbits(128) if self.config.central_noise else None
+            first = self._evaluated(RoundRecord(0, 0.0), self.initial)
+            progress = Progress(0, self.initial, (first,), noise_seed=noise_seed)
             folder.save(progress)
         elif progress.round_number:
             log.info("going on after round %d of %d", progress.round_number, self.config.rounds)
         roster = Roster(grid, self.patience, self.config.wait_for_sites_s)
         wanted = max(self.wanted_sites, self.config.min_sites)
         while progress.round_number < self.config.rounds:
-            progress = self._round(grid, roster.sites(wanted=wanted, required=self.config.min_sites), progress)
+            members = roster.sites(wanted=wanted, required=self.config.min_sites)
+            progress = self._round(grid, members, progress)
             folder.save(progress)
             if self.hooks.on_complete is not None:
                 self.hooks.on_complete(progress.history[-1])
             wanted = self.config.min_sites  # whoever left during the run is not waited for
-        about = {"round": progress.round_number, "method": self.terms.method, "rank": self.terms.rank}
+        about = {"round": progress.round_number, "method": progress.method, "rank": self.terms.rank}
         about |= {"alpha": self.terms.alpha, "config_sha256": self.terms.config_sha256}
         about |= {"base_sha256": self.terms.base_sha256}
         atomic_write_bytes(self.out_dir / "adapter.safetensors", adapter_bytes(progress.adapter, about))
         return progress
 
-    def _round(self, grid: Grid, sites: dict[str, int], before: Progress) -> Progress:
+    def _round(self, grid: Grid, members: dict[str, Member], before: Progress) -> Progress:
         started = time.monotonic()
         number = before.round_number + 1
-        sent = wire.AdapterMessage.of(replace(self.terms, round_number=number), before.adapter, self.client_config)
+        method = before.method or self._method(members)
+        rule = self._rule(method, before)
+        roles = rule.roles(number)
+        terms = replace(
+            self.terms, round_number=number, method=method, trained=roles.trained, uploaded=roles.uploaded,
+            coding=self.config.upload,
+        )  # fmt: skip
+        state = state_of(before, self.terms.alpha / self.terms.rank)
         record = RoundRecord(number, 0.0)
-        updates = self._usable_updates(grid, sites, sent, record)
-        flat_P = registry.get(self.config.strategy).aggregate(sent.flat_P, updates)
-        adapter = unpack(sent.manifest, flat_P)
-        record = replace(record, seconds=round(time.monotonic() - started, 3))
-        return Progress(number, adapter, (*before.history, self._evaluated(record, adapter)))
-
-    def _usable_updates(
-        self, grid: Grid, sites: dict[str, int], sent: wire.AdapterMessage, record: RoundRecord
-    ) -> Iterator[SiteUpdate]:
-        """Updates that pass every check, sorted by site; fills `record` and fails at the end if they are too few."""
-        content = wire.encode_message(sent)  # one content for all: it costs memory once
-        envelopes = (Envelope(site, node, content) for site, node in sites.items())
-        bounds = wire.UpdateBounds(sent, self.config.max_update_norm, self.config.max_weight)
-        number = sent.terms.round_number
-        arrivals = exchange(grid, envelopes, MessageType.TRAIN, str(number), self.patience)
-        began = time.monotonic()
-        screened = ((site, self._screened(site, reply, bounds, record, began)) for site, reply in arrivals)
-        for site, outcome in in_order(list(sites), screened):
-            if isinstance(outcome, str):
-                record.refused[site] = outcome
-                continue
-            record.weights[site] = outcome.weight
-            record.metrics[site] = dict(outcome.metrics)
-            yield SiteUpdate(site, outcome.flat_P, outcome.weight)
-        if len(record.weights) < self.config.min_sites:
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in record.refused.items()) or "no other site"
-            raise RoundError(
-                f"round {number}: usable updates={len(record.weights)}, need at least {self.config.min_sites} "
-                f"({reasons}); repair the sites and run the same command again, it goes on after round {number - 1}"
-            )
-
-    def _screened(
-        self, site: str, reply: Message | None, bounds: wire.UpdateBounds, record: RoundRecord, began: float
-    ) -> wire.AdapterUpdate | str:
-        """The update in a reply, or why it is not used."""
-        number, received = record.round_number, array_bytes(reply)
-        record.received_bytes[site] = received
-        outcome: wire.AdapterUpdate | str
+        shelf = Shelf(self.out_dir / "waiting")
+        asked = Round(
+            self.config, Messages(state, terms, roles, self.client_config, self.config.combine.residual), record,
+            self.patience, shelf, not rule.linear or self.config.combine.needs_all, self.hooks.on_reply,
+        )  # fmt: skip
+        updates = asked.updates(grid, self._drawn(members, number))
+        meter = None if rule.personal else BiasMeter(state, number)
         try:
-            outcome = wire.decode_update(checked_content(reply), bounds)
-        except WireError as error:
-            outcome = str(error)
-            log.warning("round %d: the reply of site %s is not used: %s", number, site, outcome)
-        if self.hooks.on_reply is not None:
-            seconds = round(time.monotonic() - began, 3)
-            if isinstance(outcome, str):
-                self.hooks.on_reply(Answer(number, site, outcome, seconds, received, {}))
-            else:
-                self.hooks.on_reply(Answer(number, site, None, seconds, received, outcome.metrics))
-        return outcome
+            after = rule.aggregate(state, updates if meter is None else meter.watching(updates), number)
+        finally:
+            shelf.clear()
+        bias = None if meter is None else meter.distance(after)
+        if bias is not None:
+            log.info("round %d: the applied update is %.3g of the ideal sum away from it", number, bias)
+        adapter = adapter_of(after)
+        record = replace(record, seconds=round(time.monotonic() - started, 3), bias=bias)
+        history = (*before.history, self._evaluated(record, adapter))
+        return Progress(number, adapter, history, method, memory_of(after), before.noise_seed)
+
+    def _method(self, members: Mapping[str, Member]) -> str:
+        """The rule, chosen before the first round and kept to the last."""
+        return self.config.rule(mixed_ranks=any(member.max_rank < self.terms.rank for member in members.values()))
+
+    def _rule(self, method: str, before: Progress) -> Rule:
+        noise = None
+        if before.noise_seed is not None:
+            generator = np.random.default_rng([before.noise_seed, before.round_number + 1])
+            noise = CentralNoise(self.config.central_noise, self.config.max_update_norm, generator)
+        return registry.make(method, RuleOptions(self.config.combine, self.config.optimiser, self.seed, noise))
+
+    def _drawn(self, members: dict[str, Member], number: int) -> dict[str, Member]:
+        """The sites that are asked in a round: all, or as many as the configuration draws from the run's seed."""
+        count = self.config.sites_per_round
+        if count is None or count >= len(members):
+            return members
+        names = sorted(np.random.default_rng([self.seed, number]).choice(sorted(members), count, replace=False))
+        return {str(name): members[str(name)] for name in names}
 
     def _evaluated(self, record: RoundRecord, adapter: dict[str, torch.Tensor]) -> RoundRecord:
         if self.hooks.on_round is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flwr.app import MessageType, RecordDict
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Member:
+    """A connected site: its node, and the largest rank that it can train."""
+
+    node: int
+    max_rank: int
+
+
 class Roster:
     """The sites behind the nodes of a grid.
 
@@ -42,10 +50,10 @@ class Roster:
         # A node that is gone must not hold up the others for as long as training may take.
         self._patience = replace(patience, timeout_s=min(patience.timeout_s, wait_s))
         self._wait_s = wait_s
-        self._site_of_node: dict[int, str | None] = {}  # None: the node gave no usable name
+        self._site_of_node: dict[int, wire.SiteHello | None] = {}  # None: the node gave no usable name
 
-    def sites(self, *, wanted: int, required: int) -> dict[str, int]:
-        """Site name -> node, sorted by name, waiting (bounded) until `wanted` sites are there.
+    def sites(self, *, wanted: int, required: int) -> dict[str, Member]:
+        """Sites by name, sorted, waiting (bounded) until `wanted` sites are there.
 
         Two nodes that claim one name are both left out: nobody can say which of them is the hospital.
 
@@ -53,7 +61,7 @@ class Roster:
             RoundError: fewer than `required` sites after the wait.
         """
         # Who gave no usable name before may have been put right: with a registered key it comes back as the same node.
-        self._site_of_node = {node: site for node, site in self._site_of_node.items() if site is not None}
+        self._site_of_node = {node: hello for node, hello in self._site_of_node.items() if hello is not None}
         end = time.monotonic() + self._wait_s
         while True:
             self._ask_new_nodes()
@@ -71,7 +79,7 @@ class Roster:
     def _ask_new_nodes(self) -> None:
         # The name under which a node's key is registered; empty where nobody registers, as in a simulation.
         registered = {node.node_id: node.name for node in self._grid.get_nodes()}
-        self._site_of_node = {node: site for node, site in self._site_of_node.items() if node in registered}
+        self._site_of_node = {node: hello for node, hello in self._site_of_node.items() if node in registered}
         new = sorted(registered.keys() - self._site_of_node.keys())
         questions = (Envelope(str(node), node, RecordDict()) for node in new)
         for key, reply in exchange(self._grid, questions, MessageType.QUERY, "sites", self._patience):
@@ -79,27 +87,29 @@ class Roster:
                 continue  # too slow or gone: asked again next time
             self._site_of_node[int(key)] = _named(reply, registered[int(key)])
 
-    def _unambiguous(self) -> dict[str, int]:
-        named = [(site, node) for node, site in self._site_of_node.items() if site is not None]
+    def _unambiguous(self) -> dict[str, Member]:
+        named = {(hello.site, node): hello for node, hello in self._site_of_node.items() if hello is not None}
         claims = [site for site, _ in named]
         for site in sorted({site for site in claims if claims.count(site) > 1}):
             log.warning("site %s is claimed by %d nodes and not used", site, claims.count(site))
-        return {site: node for site, node in sorted(named) if claims.count(site) == 1}
+        return {
+            site: Member(node, named[site, node].max_rank) for site, node in sorted(named) if claims.count(site) == 1
+        }
 
 
-def _named(reply: Message, registered: str) -> str | None:
-    """The site that a reply names; None if it names none or another than the node's key is registered for."""
+def _named(reply: Message, registered: str) -> wire.SiteHello | None:
+    """What a site says of itself; None if it names none or another than the node's key is registered for."""
     try:
-        claimed = wire.decode_hello(checked_content(reply)).site
+        hello = wire.decode_hello(checked_content(reply))
     except WireError as error:
         log.warning("a connected node%s is not used: %s", f" of site {registered}" if registered else "", error)
         return None
-    if registered and claimed != registered:
+    if registered and hello.site != registered:
         log.warning(
             "a connected node is not used: it says that it is site %s and its key is registered for site %s; "
             "correct the name in its site file, or register its key under the right name",
-            claimed,
+            hello.site,
             registered,
         )
         return None
-    return claimed
+    return hello

@@ -67,7 +67,7 @@ def federation_of(
     """The federation of a resolved configuration; every argument as in `Federation`."""
     terms = Terms(
         round_number=1,
-        method=config.federation.strategy,
+        method=config.federation.rule(mixed_ranks=False),
         rank=config.adapter.rank,
         alpha=float(config.adapter.alpha),
         config_sha256=configs.config_hash(config),
@@ -81,5 +81,6 @@ def federation_of(
         out_dir=out_dir,
         wanted_sites=wanted_sites,
         patience=patience,
+        seed=config.seed,
         hooks=hooks or Hooks(),
     )

@@ -70,8 +70,11 @@ def run_federation(
         WeightsError: the base is missing or altered.
     """
     watch = callbacks or Callbacks()
-    sources = tuple(SiteSource(name, Path(site_manifests[name]).resolve()) for name in sorted(site_manifests))
-    plan = BenchPlan(config.base, sources, cache_dir and cache_dir.resolve(), device, config.compute, config.threads)
+    sources = tuple(
+        SiteSource(name, Path(site_manifests[name]).resolve(), config.max_rank(name)) for name in sorted(site_manifests)
+    )
+    folders = (out_dir / "memory").resolve(), cache_dir and cache_dir.resolve()
+    plan = BenchPlan(config.base, sources, *folders, device, config.compute, config.threads)
     initial, base_sha256 = _start(config)
     federation = federation_of(
         config,

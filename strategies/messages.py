@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
+from strategies.coding import CODINGS, Coding
 from strategies.packing import AdapterManifest, FlatArray, pack, refusal, unpack
 
 if TYPE_CHECKING:
     import torch
 
-PROTOCOL_VERSION = 1
-DTYPE = "float32"
+PROTOCOL_VERSION = 2
+MAX_RANK = 256
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _METHOD = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -29,44 +30,57 @@ class Terms:
     """
 
     round_number: int  # 1, 2, ...
-    method: str  # name of the aggregation strategy
-    rank: int
-    alpha: float
+    method: str  # name of the aggregation rule
+    rank: int  # of this site's adapter
+    alpha: float  # of this site's adapter; alpha / rank is the same at every site
     config_sha256: str  # of the whole resolved configuration, as the coordinator has it
     base_sha256: str  # of the frozen base weights
+    trained: str = "AB"  # factors that the site trains; the others stay as they are
+    uploaded: str = "AB"  # factors whose change it sends back
+    known_sha256: str = ""  # of factors that are not sent because a site draws them itself from the run's seed
+    coding: Coding = "float32"  # how the numbers of an update are written
     protocol: int = PROTOCOL_VERSION
-    dtype: str = DTYPE
 
     def __post_init__(self) -> None:
         if self.protocol != PROTOCOL_VERSION:
             raise refusal("protocol", "protocol", self.protocol, f"{PROTOCOL_VERSION}")
-        if self.dtype != DTYPE:
-            raise refusal("dtype", "dtype", self.dtype, DTYPE)
+        if self.coding not in CODINGS:
+            raise refusal("coding", "coding", self.coding, f"one of {', '.join(CODINGS)}")
         if not 1 <= self.round_number <= 1_000_000:
             raise refusal("round", "round_number", self.round_number, "1 to 1000000")
-        if not 1 <= self.rank <= 4096:
-            raise refusal("rank", "rank", self.rank, "1 to 4096")
+        if not 1 <= self.rank <= MAX_RANK:
+            raise refusal("rank", "rank", self.rank, f"1 to {MAX_RANK}")
         if not (math.isfinite(self.alpha) and self.alpha > 0):
             raise refusal("alpha", "alpha", self.alpha, "finite and above 0")
         if _METHOD.fullmatch(self.method) is None:
             raise refusal("method", "method", self.method, "a strategy name")
-        for name in ("config_sha256", "base_sha256"):
-            if _HASH.fullmatch(getattr(self, name)) is None:
-                raise refusal("hash", name, getattr(self, name), "64 hexadecimal digits")
+        self._check_factors()
+        for name in ("config_sha256", "base_sha256", "known_sha256"):
+            value = getattr(self, name)
+            if _HASH.fullmatch(value) is None and not (name == "known_sha256" and not value):
+                raise refusal("hash", name, value, "64 hexadecimal digits")
+
+    def _check_factors(self) -> None:
+        for name in ("trained", "uploaded"):
+            if getattr(self, name) not in ("A", "B", "AB"):
+                raise refusal("factors", name, getattr(self, name), "A, B or AB")
+        if not set(self.uploaded) <= set(self.trained):
+            raise refusal("factors", "uploaded", self.uploaded, f"only what is trained, {self.trained}")
 
     def check_equal(self, expected: Terms) -> None:
         """Raises WireError naming the first field that differs."""
         for item in fields(self):
             found, agreed = getattr(self, item.name), getattr(expected, item.name)
             if found != agreed:
-                checks = {"round_number": "round", "config_sha256": "hash", "base_sha256": "hash"}
+                checks = {"round_number": "round", "trained": "factors", "uploaded": "factors"}
+                checks |= dict.fromkeys(("config_sha256", "base_sha256", "known_sha256"), "hash")
                 check = checks.get(item.name, item.name)
                 raise refusal(check, item.name, found, f"{agreed!r}")
 
 
 @dataclass(frozen=True)
 class AdapterMessage:
-    """Coordinator to hospital: the adapter to start from."""
+    """Coordinator to hospital: the adapter to start from, and what has been moved into the base."""
 
     terms: Terms
     manifest: AdapterManifest
@@ -82,48 +96,49 @@ class AdapterMessage:
         """The tensors by name, on the CPU."""
         return unpack(self.manifest, self.flat_P)
 
+    @property
+    def uploaded(self) -> AdapterManifest:
+        """What is to come back. Raises WireError if it is not among what is sent."""
+        return self.manifest.only(self.terms.uploaded)
+
 
 @dataclass(frozen=True)
 class AdapterUpdate:
-    """Hospital to coordinator: the trained adapter (not its difference to the one sent) and public metadata."""
+    """Hospital to coordinator: how far the uploaded factors moved in this round, and public metadata."""
 
     terms: Terms
     manifest: AdapterManifest
-    flat_P: FlatArray
+    change_P: FlatArray  # trained minus sent; every value can be written in the coding of the terms
     weight: float  # public unit count, the weight of this hospital in the mean
     metrics: Mapping[str, float] = field(default_factory=dict)  # names in PUBLIC_METRICS only
 
-    @classmethod
-    def of(
-        cls, terms: Terms, state: Mapping[str, torch.Tensor], weight: float, metrics: Mapping[str, float] | None = None
-    ) -> AdapterUpdate:
-        """An update with the tensors packed. Raises WireError as `pack`."""
-        return cls(terms, *pack(state), float(weight), dict(metrics or {}))
-
     def state(self) -> dict[str, torch.Tensor]:
-        """The tensors by name, on the CPU."""
-        return unpack(self.manifest, self.flat_P)
+        """The changes by name, on the CPU."""
+        return unpack(self.manifest, self.change_P)
 
 
 @dataclass(frozen=True)
 class SiteHello:
-    """Hospital to coordinator, once per connection: which site a node speaks for.
+    """Hospital to coordinator, once per connection: which site a node speaks for, and the largest rank that it trains.
 
     Raises:
-        WireError: an impossible name.
+        WireError: an impossible name or rank.
     """
 
     site: str
+    max_rank: int = MAX_RANK
 
     def __post_init__(self) -> None:
         if SITE_NAME.fullmatch(self.site) is None:
             raise refusal("site", "site", self.site, "1 to 64 letters, digits, '_', '.', '-'")
+        if not 1 <= self.max_rank <= MAX_RANK:
+            raise refusal("rank", "max_rank", self.max_rank, f"1 to {MAX_RANK}")
 
 
 @dataclass(frozen=True)
 class UpdateBounds:
-    """What the coordinator accepts in a round: the terms and adapter that it sent, and two bounds."""
+    """What the coordinator accepts in a round: an answer to what it sent, and two bounds."""
 
     sent: AdapterMessage
-    max_update_norm: float  # largest Euclidean norm of (update - sent adapter)
+    max_update_norm: float  # largest Euclidean norm of the change
     max_weight: float  # largest public weight, so that no hospital can claim the whole mean

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 FlatArray = npt.NDArray[np.float32]
 
 # The only tensors that may ever leave a hospital: the two factors of a low-rank adapter. Nothing else can be encoded.
-ALLOWED_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\.lora_[AB](\.[A-Za-z0-9_]+)?\.weight")
+# `residual` marks a product that an aggregation rule has moved into the base (see strategies.flora).
+ALLOWED_NAME = re.compile(
+    r"(?P<layer>[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*)\.lora_(?P<letter>[AB])(?P<residual>\.residual)?\.weight"
+)
 MAX_NAME = 200  # characters
 MAX_TENSORS = 20_000
 MAX_PARAMETERS = 200_000_000  # 800 MB of float32, several times the adapter of the published 93.6 M network
@@ -103,6 +106,11 @@ class AdapterManifest:
             raise refusal("manifest", "manifest", text, "JSON [[name, [sizes]], ...]") from error
         return cls(entries)
 
+    def only(self, letters: str) -> AdapterManifest:
+        """The trained factors of these letters ("A", "B" or "AB"), without a base residual."""
+        kept = (entry for entry in self.entries if trained_letter(entry[0]) in set(letters))
+        return AdapterManifest(tuple(kept))
+
     def check_equal(self, expected: AdapterManifest) -> None:
         """Raises WireError naming the first difference unless both manifests are the same."""
         if self.entries == expected.entries:
@@ -114,6 +122,12 @@ class AdapterManifest:
             if mine[name] != theirs[name]:
                 raise refusal("shapes", f"shape of {name}", mine[name], f"{theirs[name]}")
         raise refusal("names", "tensor not agreed", min(mine.keys() - theirs.keys()), "only the agreed tensors")
+
+
+def trained_letter(name: str) -> str | None:
+    """Which factor a tensor is, "A" or "B"; None for one of a base residual."""
+    match = ALLOWED_NAME.fullmatch(name)
+    return None if match is None or match["residual"] else match["letter"]
 
 
 def _text(value: object) -> str:
@@ -153,6 +167,18 @@ def unpack(manifest: AdapterManifest, flat_P: FlatArray) -> dict[str, torch.Tens
         state[name] = torch.from_numpy(flat_P[start:stop].reshape(shape).copy())
         start = stop
     return state
+
+
+def narrowed(state: Mapping[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:
+    """The first components of every pair of factors; a base residual stays whole."""
+    parts = {"A": slice(None, rank), "B": (slice(None), slice(None, rank))}
+    return {name: value[parts.get(trained_letter(name) or "", ...)] for name, value in state.items()}
+
+
+def values_sha256(state: Mapping[str, torch.Tensor], letters: str) -> str:
+    """SHA-256 of the trained factors of some letters: their manifest and their bits."""
+    manifest, flat_P = pack({name: value for name, value in state.items() if trained_letter(name) in set(letters)})
+    return hashlib.sha256(manifest.text.encode() + flat_P.tobytes()).hexdigest()
 
 
 def check_finite(manifest: AdapterManifest, flat_P: FlatArray) -> None:

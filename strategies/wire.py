@@ -1,11 +1,13 @@
 """The only format that crosses the border between a hospital and the coordinator.
 
     coordinator -- AdapterMessage --> hospital        the adapter of this round and the client part of the configuration
-    hospital    -- AdapterUpdate  --> coordinator     the trained adapter, its public weight and a few public numbers
-    hospital    -- SiteHello      --> coordinator     its public site name
+    hospital    -- AdapterUpdate  --> coordinator     the change of what it trained, its weight and a few public numbers
+    hospital    -- SiteHello      --> coordinator     its public site name and the largest rank that it can train
 
-Each travels as one Flower RecordDict. Encoding cannot express anything but float32 LoRA factors and the public fields
-below; decoding checks everything before use and refuses with a WireError that says check, name=value, bound.
+Each travels as one Flower RecordDict with one array of bytes, written by `strategies.coding`: what goes down is
+float32, so that every site starts from the same bits, what comes up is in the coding of the round's terms. Encoding
+cannot express anything but LoRA factors and the public fields below; decoding checks everything before use and refuses
+with a WireError that says check, name=value, bound.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import fields
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from strategies import coding
 from strategies.messages import (
-    DTYPE,
     PROTOCOL_VERSION,
     AdapterMessage,
     AdapterUpdate,
@@ -53,13 +55,15 @@ PUBLIC_METRICS = frozenset({"loss", "steps", "patients", "images"})  # all that 
 _MAX_CONFIG = 65_536  # characters of the client part of the configuration
 _ARRAYS, _TERMS, _METRICS, _FLAT = "adapter", "terms", "metrics", "flat"
 _T = TypeVar("_T")
-_MAX_HEADER = 1024  # bytes of the .npy header before the numbers
+_MAX_HEADER = 1024  # bytes of the .npy header before the content
 
 
 def encode_message(message: AdapterMessage) -> RecordDict:
     """Raises WireError if the message breaks its own rules."""
     _check_text("client_config", message.client_config)
-    return _records(message.terms, message.manifest, message.flat_P, {"client_config": message.client_config})
+    return _records(
+        message.terms, message.manifest, message.flat_P, "float32", {"client_config": message.client_config}
+    )
 
 
 def decode_message(records: RecordDict) -> AdapterMessage:
@@ -68,7 +72,7 @@ def decode_message(records: RecordDict) -> AdapterMessage:
     Raises:
         WireError: naming the failed check.
     """
-    terms, public, manifest, flat_P = _parts(records, {_ARRAYS, _TERMS})
+    terms, public, manifest, flat_P = _parts(records, {_ARRAYS, _TERMS}, "float32")
     client_config = _value(public, "client_config", str)
     _check_text("client_config", client_config)
     return AdapterMessage(terms, manifest, flat_P, client_config)
@@ -78,7 +82,9 @@ def encode_update(update: AdapterUpdate) -> RecordDict:
     """Raises WireError if the update breaks its own rules."""
     _check_weight(update.weight, math.inf)
     _check_metrics(update.metrics)
-    records = _records(update.terms, update.manifest, update.flat_P, {"weight": float(update.weight)})
+    records = _records(
+        update.terms, update.manifest, update.change_P, update.terms.coding, {"weight": float(update.weight)}
+    )
     records[_METRICS] = MetricRecord({name: float(update.metrics[name]) for name in sorted(update.metrics)})
     return records
 
@@ -89,67 +95,76 @@ def decode_update(records: RecordDict, bounds: UpdateBounds) -> AdapterUpdate:
     Raises:
         WireError: naming the failed check.
     """
-    terms, public, manifest, flat_P = _parts(records, {_ARRAYS, _TERMS, _METRICS}, bounds.sent.manifest)
-    terms.check_equal(bounds.sent.terms)
+    expected = bounds.sent
+    terms, public, manifest, change_P = _parts(
+        records, {_ARRAYS, _TERMS, _METRICS}, expected.terms.coding, expected.uploaded
+    )
+    terms.check_equal(expected.terms)
     weight = _value(public, "weight", float)
     _check_weight(weight, bounds.max_weight)
     metrics = {str(name): _number(name, value) for name, value in records.metric_records[_METRICS].items()}
     _check_metrics(metrics)
-    norm = float(np.linalg.norm(flat_P.astype(np.float64) - bounds.sent.flat_P))
+    norm = float(np.linalg.norm(change_P.astype(np.float64)))
     if norm > bounds.max_update_norm:
         raise refusal("norm", "update norm", norm, f"at most {bounds.max_update_norm}")
-    return AdapterUpdate(terms, manifest, flat_P, weight, metrics)
+    return AdapterUpdate(terms, manifest, change_P, weight, metrics)
 
 
 def encode_hello(hello: SiteHello) -> RecordDict:
     """The records of a hello."""
-    return RecordDict({_TERMS: ConfigRecord({"protocol": PROTOCOL_VERSION, "site": hello.site})})
+    public = {"protocol": PROTOCOL_VERSION, "site": hello.site, "max_rank": hello.max_rank}
+    return RecordDict({_TERMS: ConfigRecord(public)})
 
 
 def decode_hello(records: RecordDict) -> SiteHello:
     """Raises WireError if it is not exactly a hello of this protocol."""
     public = _public_fields(records, {_TERMS})
-    return SiteHello(_value(public, "site", str))
+    return SiteHello(_value(public, "site", str), _value(public, "max_rank", int))
 
 
 def _records(
-    terms: Terms, manifest: AdapterManifest, flat_P: FlatArray, extra: Mapping[str, str | float]
+    terms: Terms,
+    manifest: AdapterManifest,
+    flat_P: FlatArray,
+    written: coding.Coding,
+    extra: Mapping[str, str | float],
 ) -> RecordDict:
     if flat_P.dtype != np.float32:
-        raise refusal("dtype", "dtype", str(flat_P.dtype), DTYPE)
+        raise refusal("dtype", "dtype", str(flat_P.dtype), "float32")
     if flat_P.shape != (manifest.parameters,):
         raise refusal("length", "array shape", flat_P.shape, f"({manifest.parameters},)")
     check_finite(manifest, flat_P)
+    data, compressed = coding.encode(flat_P, written)
     public = {item.name: getattr(terms, item.name) for item in fields(terms)}
-    public |= {"alpha": float(terms.alpha), "manifest": manifest.text, "manifest_sha256": manifest.sha256} | dict(extra)
-    return RecordDict({_ARRAYS: ArrayRecord({_FLAT: Array(flat_P)}), _TERMS: ConfigRecord(public)})
+    public |= {"alpha": float(terms.alpha), "manifest": manifest.text, "compressed": compressed} | dict(extra)
+    return RecordDict(
+        {_ARRAYS: ArrayRecord({_FLAT: Array(np.frombuffer(data, np.uint8))}), _TERMS: ConfigRecord(public)}
+    )
 
 
 def _parts(
-    records: RecordDict, expected_records: set[str], agreed: AdapterManifest | None = None
+    records: RecordDict, expected_records: set[str], written: coding.Coding, agreed: AdapterManifest | None = None
 ) -> tuple[Terms, ConfigRecord, AdapterManifest, FlatArray]:
     """Terms, public fields, manifest and numbers of a message; `agreed` is the manifest that it must have."""
     public = _public_fields(records, expected_records)
-    terms = Terms(
-        round_number=_value(public, "round_number", int),
-        method=_value(public, "method", str),
-        rank=_value(public, "rank", int),
-        alpha=_value(public, "alpha", float),
-        config_sha256=_value(public, "config_sha256", str),
-        base_sha256=_value(public, "base_sha256", str),
-        dtype=_value(public, "dtype", str),
-    )
+    terms = _terms(public)
     manifest = AdapterManifest.parse(_value(public, "manifest", str))
-    if (claimed := _value(public, "manifest_sha256", str)) != manifest.sha256:
-        raise refusal("hash", "manifest_sha256", claimed, manifest.sha256)
     if agreed is not None:
         manifest.check_equal(agreed)
     arrays = records.array_records[_ARRAYS]
     if list(arrays) != [_FLAT]:
         raise refusal("records", "arrays", sorted(arrays), f"['{_FLAT}']")
-    flat_P = _numbers(arrays[_FLAT], manifest.parameters)
+    longest = coding.longest(written, manifest.parameters)
+    data = _bytes(arrays[_FLAT], longest)
+    flat_P = coding.decode(data, _value(public, "compressed", bool), written, manifest.parameters)
     check_finite(manifest, flat_P)
     return terms, public, manifest, flat_P
+
+
+def _terms(public: ConfigRecord) -> Terms:
+    kinds = {"round_number": int, "rank": int, "protocol": int, "alpha": float}
+    values: dict[str, Any] = {item.name: _value(public, item.name, kinds.get(item.name, str)) for item in fields(Terms)}
+    return Terms(**values)
 
 
 def _public_fields(records: RecordDict, expected: set[str]) -> ConfigRecord:
@@ -167,10 +182,10 @@ def _public_fields(records: RecordDict, expected: set[str]) -> ConfigRecord:
     return public
 
 
-def _numbers(array: Array, parameters: int) -> FlatArray:
-    """The float32 vector in a serialised array. The header is read before any memory for the numbers is taken."""
-    if len(array.data) > _MAX_HEADER + 4 * parameters:
-        raise refusal("length", "array bytes", len(array.data), f"at most {_MAX_HEADER + 4 * parameters}")
+def _bytes(array: Array, longest: int) -> bytes:
+    """The bytes in a serialised array. The header is read before any memory for the numbers is taken."""
+    if len(array.data) > _MAX_HEADER + longest:
+        raise refusal("length", "array bytes", len(array.data), f"at most {_MAX_HEADER + longest}")
     stream = io.BytesIO(array.data)
     try:
         if np.lib.format.read_magic(stream) != (1, 0):
@@ -178,12 +193,12 @@ def _numbers(array: Array, parameters: int) -> FlatArray:
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
     except Exception as error:  # numpy reads it with Python's tokenizer, which raises what it likes
         raise refusal("bytes", "array", "undecodable", "a .npy array") from error
-    if dtype != np.dtype("<f4") or array.dtype != DTYPE:
-        raise refusal("dtype", "array dtype", str(dtype), DTYPE)
+    if dtype != np.dtype("u1") or array.dtype != "uint8":
+        raise refusal("dtype", "array dtype", str(dtype), "uint8")
     body = array.data[stream.tell() :]
-    if shape != (parameters,) or len(body) != 4 * parameters:
-        raise refusal("length", "array shape", shape, f"({parameters},) with {4 * parameters} bytes")
-    return np.frombuffer(body, dtype=np.float32)
+    if shape != (len(body),):
+        raise refusal("length", "array shape", shape, f"({len(body)},)")
+    return body
 
 
 def _value(public: ConfigRecord, name: str, kind: type[_T]) -> _T:

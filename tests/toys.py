@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from flwr.clientapp import ClientApp
 
@@ -13,7 +14,8 @@ from client.app import make_app
 from configs.federation import FederationConfig
 from server.exchange import Patience
 from server.federation import Federation, Hooks
-from strategies import wire
+from strategies import coding, wire
+from strategies.packing import narrowed, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from flwr.app import Context, Message, RecordDict
 
 A, B = "layer.lora_A.weight", "layer.lora_B.weight"
+A_MOVED, B_MOVED = "layer.lora_A.residual.weight", "layer.lora_B.residual.weight"
 SITES = ("north", "south", "west")
 BASE = "b" * 64
 
@@ -39,6 +42,18 @@ class ToyHospital:
     sites: tuple[str, ...] = SITES
     steps: int = 5
     calls: list[tuple[str, int]] = field(default_factory=list)
+    own: dict[tuple[str, int], dict[str, torch.Tensor]] = field(default_factory=dict)  # B by site and round
+    ranks: tuple[int, ...] = ()  # of the sites; empty: no limit
+
+    def hello(self, context: Context) -> wire.SiteHello:
+        """The site of the partition and its rank."""
+        place = int(context.node_config["partition-id"])
+        return wire.SiteHello(self.sites[place], self.ranks[place] if self.ranks else 256)
+
+    def _own(self, site: str, round_number: int) -> dict[str, torch.Tensor]:
+        """The site's own B of its last round before this one."""
+        rounds = [number for name, number in self.own if name == site and number < round_number]
+        return self.own[site, max(rounds)] if rounds else {}
 
     def site(self, context: Context) -> str:
         """The site of the partition."""
@@ -48,19 +63,29 @@ class ToyHospital:
         """A few steps from the adapter in the message."""
         self.calls.append((site, message.terms.round_number))
         place = self.sites.index(site)
-        state = {name: tensor.requires_grad_() for name, tensor in message.state().items()}
+        start = initial() | self._own(site, message.terms.round_number) | message.state()
+        start = narrowed(start, message.terms.rank)
+        state = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
+        base_NM = start[B_MOVED] @ start[A_MOVED] if A_MOVED in start else 0.0
+        scale = message.terms.alpha / message.terms.rank
         width = state[A].shape[1]
         generator = torch.Generator().manual_seed(1000 * place + message.terms.round_number)
         target_NM = torch.eye(width) * torch.tensor([4.0, 4.0] + [0.0] * (width - 2)) + 0.1 * place
         for _ in range(self.steps):
             x_BM = torch.randn(8, width, generator=generator)
-            loss = (x_BM @ (state[B] @ state[A] - target_NM).T).square().mean()
-            gradients = torch.autograd.grad(loss, list(state.values()))
+            loss = (x_BM @ (base_NM + scale * state[B] @ state[A] - target_NM).T).square().mean()
+            trained = [state[name] for name in (A, B) if name[name.index("lora_") + 5] in message.terms.trained]
+            gradients = torch.autograd.grad(loss, trained)
             with torch.no_grad():
-                for tensor, gradient in zip(state.values(), gradients, strict=True):
+                for tensor, gradient in zip(trained, gradients, strict=True):
                     tensor.sub_(gradient, alpha=0.1)
-        trained = {name: tensor.detach() for name, tensor in state.items()}
-        return wire.AdapterUpdate.of(message.terms, trained, place + 1.0, {"loss": loss.item(), "steps": self.steps})
+        self.own[site, message.terms.round_number] = {B: state[B].detach()}
+        change = {name: state[name].detach() - start[name] for name in message.uploaded.names}
+        manifest, change_P = pack(change)
+        random = np.random.default_rng([place, message.terms.round_number])
+        change_P = coding.representable(change_P, message.terms.coding, random)
+        metrics = {"loss": loss.item(), "steps": self.steps}
+        return wire.AdapterUpdate(message.terms, manifest, change_P, place + 1.0, metrics)
 
 
 def make_toy() -> ToyHospital:
@@ -85,10 +110,12 @@ def federation(
     timeout_s: float = 60.0,
     wait_s: float = 0.2,
     stop: threading.Event | None = None,
+    **options: Any,  # noqa: ANN401 (of the configuration)
 ) -> Federation:
     """A coordinator of the toy."""
+    options = {"strategy": "fedit", "wait_for_sites_s": wait_s, "max_weight": 1000.0} | options
     return Federation(
-        config=FederationConfig(rounds=rounds, min_sites=min_sites, wait_for_sites_s=wait_s, max_weight=1000.0),
+        config=FederationConfig(rounds=rounds, min_sites=min_sites, **options),
         terms=wire.Terms(1, "fedit", 2, 2.0, config_sha256, BASE),
         initial=start or initial(),
         client_config="{}",

@@ -1,0 +1,57 @@
+"""What a site remembers of a run between rounds: factors that never leave it, and what rounding an update left over.
+
+A round that is asked for again (the coordinator was killed before it was complete) must give the same update, so what
+was remembered *before* a round is kept until the round after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from ccfexp._io import atomic_write_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["personal", "left-over"]
+_ROUND = re.compile(r"-([0-9]+)\.safetensors")
+
+
+@dataclass(frozen=True)
+class SiteMemory:
+    """A folder of one site and one run, on the site's own disk."""
+
+    folder: Path
+
+    def before(self, kind: Kind, round_number: int) -> dict[str, torch.Tensor]:
+        """What was remembered last before a round; nothing if there is none, or if it is damaged."""
+        rounds = [number for number in self._rounds(kind) if number < round_number]
+        if not rounds:
+            return {}
+        with contextlib.suppress(OSError, SafetensorError):
+            tensors: dict[str, torch.Tensor] = load(self._path(kind, max(rounds)).read_bytes())
+            return tensors
+        return {}
+
+    def remember(self, kind: Kind, round_number: int, tensors: dict[str, torch.Tensor]) -> None:
+        """Keep tensors as of the end of a round. Raises OSError if the disk refuses; the round must fail then."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(self._path(kind, round_number), save({name: tensors[name].contiguous() for name in tensors}))
+        earlier = max((number for number in self._rounds(kind) if number < round_number), default=None)
+        for number in self._rounds(kind):
+            if number not in (earlier, round_number):  # older ones, and those of a run that was set back
+                self._path(kind, number).unlink(missing_ok=True)
+
+    def _rounds(self, kind: Kind) -> list[int]:
+        found = (_ROUND.fullmatch(path.name.removeprefix(kind)) for path in self.folder.glob(f"{kind}-*.safetensors"))
+        return [int(match[1]) for match in found if match is not None]
+
+    def _path(self, kind: Kind, round_number: int) -> Path:
+        return self.folder / f"{kind}-{round_number:06d}.safetensors"

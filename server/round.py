@@ -1,0 +1,166 @@
+"""One round at the coordinator: who is asked, what each is sent, which replies are used."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flwr.app import MessageType, RecordDict
+
+from ccfexp.errors import RoundError, WireError
+from configs.federation import FederationConfig
+from server.checkpoint import RoundRecord
+from server.exchange import Envelope, Patience, array_bytes, checked_content, exchange, in_order
+from server.shelf import Shelf
+from server.standing import Messages
+from strategies import wire
+from strategies.aggregation import SiteUpdate
+from strategies.averaging import too_long
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flwr.app import Message
+    from flwr.serverapp import Grid
+
+    from server.roster import Member
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one site in one round; all of it is public."""
+
+    round_number: int
+    site: str
+    refused: str | None  # why its reply is not used
+    seconds: float  # since the round began
+    received_bytes: int  # of the arrays in its reply
+    metrics: Mapping[str, float]  # empty if refused
+
+
+OnReply = Callable[[Answer], None]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Asks the sites and hands on the updates that pass every check.
+
+    Attributes:
+        config: limits and weighting.
+        messages: what is sent, by rank.
+        record: filled with what becomes of every site.
+        patience: how long to wait.
+        shelf: where updates wait for their turn.
+        gather: whether the rule needs all updates together; else each is handed on as soon as it is its turn.
+        on_reply: called for every site asked, used or refused, as the replies come.
+    """
+
+    config: FederationConfig
+    messages: Messages
+    record: RoundRecord
+    patience: Patience
+    shelf: Shelf
+    gather: bool
+    on_reply: OnReply | None = None
+    _sent: dict[int, tuple[wire.AdapterMessage, RecordDict]] = field(default_factory=dict)
+
+    def updates(self, grid: Grid, members: Mapping[str, Member]) -> Iterator[SiteUpdate]:
+        """Usable updates, sorted by site.
+
+        Raises:
+            RoundError: at the end, if there were too few.
+            CheckpointError: an update could not be kept on the disk.
+        """
+        config, needed = self.config, self._needed(len(members))
+        patience = self.patience
+        if config.grace_s is not None:
+            patience = replace(patience, enough=needed, grace_s=config.grace_s)
+        rank = self.messages.terms.rank
+        self.record.ranks.update({site: min(member.max_rank, rank) for site, member in members.items()})
+        envelopes = (Envelope(site, member.node, self._content(site)) for site, member in members.items())
+        number = self.record.round_number
+        arrivals = exchange(grid, envelopes, MessageType.TRAIN, str(number), patience)
+        began = time.monotonic()
+        screened = ((site, self._screened(site, reply, began)) for site, reply in arrivals)
+        usable = self._used(in_order(list(members), screened, self._kept))
+        yield from self._gathered(usable) if self.gather else usable
+        if len(self.record.weights) < needed:
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in self.record.refused.items()) or "no other site"
+            raise RoundError(
+                f"round {number}: usable updates={len(self.record.weights)}, need at least {needed} "
+                f"({reasons}); repair the sites and run the same command again, it goes on after round {number - 1}"
+            )
+
+    def _needed(self, asked: int) -> int:
+        return max(self.config.min_sites, math.ceil(self.config.min_fraction * asked))
+
+    def _content(self, site: str) -> RecordDict:
+        """What a site is sent; one content for all of one rank, so that it costs memory once."""
+        rank = self.record.ranks[site]
+        if rank not in self._sent:
+            message = self.messages.of_rank(rank)
+            self._sent[rank] = message, wire.encode_message(message)
+        _, content = self._sent[rank]
+        self.record.sent_bytes[site] = sum(
+            len(array.data) for arrays in content.array_records.values() for array in arrays.values()
+        )
+        return content
+
+    def _screened(self, site: str, reply: Message | None, began: float) -> SiteUpdate | str:
+        """The update in a reply, or why it is not used."""
+        number, received = self.record.round_number, array_bytes(reply)
+        self.record.received_bytes[site] = received
+        sent, _ = self._sent[self.record.ranks[site]]
+        bounds = wire.UpdateBounds(sent, self.config.max_update_norm, self.config.max_weight)
+        outcome: SiteUpdate | str
+        metrics: Mapping[str, float] = {}
+        try:
+            update = wire.decode_update(checked_content(reply), bounds)
+        except WireError as error:
+            outcome = str(error)
+            log.warning("round %d: the reply of site %s is not used: %s", number, site, outcome)
+        else:
+            metrics = update.metrics
+            self.record.metrics[site] = dict(metrics)
+            terms = sent.terms
+            outcome = SiteUpdate(
+                site, self._weight(update), update.manifest, update.change_P, terms.rank, terms.alpha / terms.rank
+            )
+        if self.on_reply is not None:
+            reason = outcome if isinstance(outcome, str) else None
+            self.on_reply(Answer(number, site, reason, round(time.monotonic() - began, 3), received, metrics))
+        return outcome
+
+    def _weight(self, update: wire.AdapterUpdate) -> float:
+        if self.config.weighting == "equal":
+            return 1.0
+        return min(update.weight, self.config.weight_cap or math.inf)
+
+    def _kept(self, outcome: SiteUpdate | str) -> SiteUpdate | str:
+        return outcome if isinstance(outcome, str) else self.shelf.put(outcome)
+
+    def _used(self, outcomes: Iterator[tuple[str, SiteUpdate | str]]) -> Iterator[SiteUpdate]:
+        for site, outcome in outcomes:
+            if isinstance(outcome, str):
+                self.record.refused[site] = outcome
+                continue
+            self.record.weights[site] = outcome.weight
+            yield outcome
+
+    def _gathered(self, usable: Iterator[SiteUpdate]) -> Iterator[SiteUpdate]:
+        """All updates, on the disk, but those that the norm filter leaves out."""
+        everyone = [self.shelf.put(update) if isinstance(update.change_P, np.ndarray) else update for update in usable]
+        dropped = too_long(everyone, self.config.combine.norm_filter) if self.config.combine.norm_filter else {}
+        for site, reason in dropped.items():
+            log.warning("round %d: the reply of site %s is not used: %s", self.record.round_number, site, reason)
+            self.record.refused[site] = reason
+            del self.record.weights[site]
+            del self.record.metrics[site]
+        yield from (update for update in everyone if update.site not in dropped)
