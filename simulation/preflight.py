@@ -5,18 +5,16 @@ from ccfexp.errors import ConfigError
 from ccfexp.evaluation.judge import evaluated_size
 from ccfexp.model import config_of_base
 from configs.run import RunConfig
-from strategies import registry
 
 
 def preflight(config: RunConfig) -> None:
     """Compare a configuration with its base and with the evaluators, without loading either.
 
     Raises:
-        ConfigError: an unknown strategy, a size that is not the base's and the evaluators', or more sampling steps
+        ConfigError: a size that is not the base's and the evaluators', or more sampling steps
             than the base has timesteps.
         WeightsError: the base is missing, altered, or not a base.
     """
-    registry.get(config.federation.strategy)
     base, judged = config_of_base(config.base), evaluated_size()
     size = base.unet.image_size
     if config.image_size != size:

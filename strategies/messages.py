@@ -112,6 +112,13 @@ class AdapterUpdate:
     weight: float  # public unit count, the weight of this hospital in the mean
     metrics: Mapping[str, float] = field(default_factory=dict)  # names in PUBLIC_METRICS only
 
+    @classmethod
+    def of(
+        cls, terms: Terms, change: Mapping[str, torch.Tensor], weight: float, metrics: Mapping[str, float] | None = None
+    ) -> AdapterUpdate:
+        """An update with the changes packed. Raises WireError as `pack`."""
+        return cls(terms, *pack(change), float(weight), dict(metrics or {}))
+
     def state(self) -> dict[str, torch.Tensor]:
         """The changes by name, on the CPU."""
         return unpack(self.manifest, self.change_P)

@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 @given(st.permutations(["a", "b", "c", "d", "e"]))
 def test_arrivals_come_out_in_the_order_of_the_keys(arrived: list[str]) -> None:
     """Whatever the order in which they came."""
-    assert list(in_order(["a", "b", "c", "d", "e"], [(key, key.upper()) for key in arrived])) == list(
+    assert list(in_order(["a", "b", "c", "d", "e"], [(key, key.upper()) for key in arrived], str)) == list(
         zip("abcde", "ABCDE", strict=True)
     )
+
+
+def test_what_comes_early_is_put_away_until_its_turn() -> None:
+    """And only that."""
+    arrivals = [(key, key.upper()) for key in "cab"]
+    assert dict(in_order(list("abc"), arrivals, lambda value: f"kept {value}")) == {"a": "A", "b": "B", "c": "kept C"}
 
 
 def test_what_arrives_in_order_is_not_held() -> None:
@@ -36,7 +42,7 @@ def test_what_arrives_in_order_is_not_held() -> None:
             taken.append(key)
             yield key, 1
 
-    first, *_ = next(iter(in_order(list("abc"), arrivals()))), taken
+    first, *_ = next(iter(in_order(list("abc"), arrivals(), int))), taken
     assert first == ("a", 1)
     assert taken == ["a"]
 
@@ -92,7 +98,8 @@ def test_a_known_node_is_not_asked_again() -> None:
     first = roster.sites(wanted=3, required=3)
     second = roster.sites(wanted=2, required=2)
 
-    assert first == second == {"north": 1001, "south": 1002, "west": 1003}
+    assert first == second
+    assert {site: member.node for site, member in first.items()} == {"north": 1001, "south": 1002, "west": 1003}
     assert sorted(asked) == [1001, 1002, 1003]
 
 

@@ -21,7 +21,7 @@ SITE_KEYS = [
     "name", "superlink", "root_certificate", "private_key", "manifest", "work", "base", "device", "threads", "port",
     "poll_s", "policy",
 ]  # fmt: skip
-POLICY_KEYS = ["messages", "max_rounds", "max_bytes", "max_update_norm", "min_patients", "max_epsilon"]
+POLICY_KEYS = ["messages", "max_rounds", "max_bytes", "max_update_norm", "min_patients", "max_rank", "max_epsilon"]
 KIT = ["README.md", "bundle.fab", "ca.crt", "site.yaml"]
 
 

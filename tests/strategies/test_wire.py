@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TERMS = wire.Terms(round_number=3, method="fedit", rank=2, alpha=4.0, config_sha256="a" * 64, base_sha256="b" * 64)
-NAMES = ("mid.to_q.lora_A.weight", "mid.to_q.lora_B.weight", "down.0.conv1.lora_A.weight")
+NAMES = ("mid.to_q.lora_A.weight", "mid.to_q.lora_B.weight", "down.0.conv1.lora_A.weight", "down.0.conv1.lora_B.weight")
 
 
 def adapter(value: float = 0.5) -> dict[str, torch.Tensor]:
-    shapes = ((2, 3), (4, 2), (2, 3, 1, 1))
+    shapes = ((2, 3), (4, 2), (2, 3, 1, 1), (5, 2, 1, 1))
     return {name: torch.full(shape, value) for name, shape in zip(NAMES, shapes, strict=True)}
 
 
@@ -59,9 +59,9 @@ def test_an_update_comes_back_bit_for_bit(values_P: np.ndarray, weight: float) -
     sent = wire.AdapterMessage.of(TERMS, state, "{}")
     records = wire.encode_update(wire.AdapterUpdate.of(TERMS, state, weight, {"loss": 1.5}))
 
-    back = wire.decode_update(records, wire.UpdateBounds(sent, max_update_norm=1.0, max_weight=1e6))
+    back = wire.decode_update(records, wire.UpdateBounds(sent, max_update_norm=1e40, max_weight=1e6))
 
-    assert back.flat_P.tobytes() == values_P.tobytes()
+    assert back.change_P.tobytes() == values_P.tobytes()
     assert (back.terms, back.weight, back.metrics) == (TERMS, weight, {"loss": 1.5})
     assert back.state()["block.conv.lora_B.weight"].shape == (values_P.size, 1)
 
@@ -88,7 +88,8 @@ def test_a_message_survives_flowers_own_serialisation() -> None:
 
 
 def test_the_wire_costs_one_array_however_many_tensors() -> None:
-    state = {f"block.{index:03d}.lora_A.weight": torch.zeros(8, 64) for index in range(256)}
+    generator = torch.Generator().manual_seed(0)
+    state = {f"block.{index:03d}.lora_A.weight": torch.randn(8, 64, generator=generator) for index in range(256)}
     records = wire.encode_update(wire.AdapterUpdate.of(TERMS, state, 1.0))
     public = records.config_records["terms"]
     size = len(records.array_records["adapter"]["flat"].data) + sum(len(str(value)) for value in public.values())
@@ -143,13 +144,24 @@ def npy(values: np.ndarray) -> bytes:
 
 
 P = SENT.manifest.parameters
-FLAT = np.ones(P, np.float32)
+FLAT = np.frombuffer(np.ones(P, np.float32).tobytes(), np.uint8)
 OPEN_HEADER = b"\x93NUMPY\x01\x00\x0a\x00{'descr':\n"  # Python's tokenizer, which reads it, raises an error of its own
-HUGE = npy(FLAT).replace(f"({P},)".encode(), b"(99999999999,)"[: len(f"({P},)") + 20])
+HUGE = npy(FLAT).replace(f"({4 * P},)".encode(), b"(99999999999,)"[: len(f"({4 * P},)") + 20])
+
+
+def plain(records: RecordDict, values: np.ndarray) -> RecordDict:
+    """The same update with other bytes, not compressed."""
+    planes = values.astype(np.float32).view(np.uint8).reshape(-1, 4).T  # as `strategies.coding` writes them
+    return with_terms(with_array(records, Array(np.frombuffer(planes.tobytes(), np.uint8))), compressed=False)
+
+
+def as_bytes(data: bytes) -> Array:
+    return Array("uint8", (4 * P,), "numpy.ndarray", data)
+
 
 CHANGES: dict[str, tuple[str, Callable[[RecordDict], RecordDict]]] = {
     "older round": ("round", lambda r: with_terms(r, round_number=2)),
-    "other protocol": ("protocol", lambda r: with_terms(r, protocol=2)),
+    "other protocol": ("protocol", lambda r: with_terms(r, protocol=1)),
     "protocol is not a number": ("fields", lambda r: with_terms(r, protocol="1")),
     "other method": ("method", lambda r: with_terms(r, method="fedsvd")),
     "other rank": ("rank", lambda r: with_terms(r, rank=4)),
@@ -158,7 +170,12 @@ CHANGES: dict[str, tuple[str, Callable[[RecordDict], RecordDict]]] = {
     "other configuration": ("hash", lambda r: with_terms(r, config_sha256="c" * 64)),
     "other base": ("hash", lambda r: with_terms(r, base_sha256="c" * 64)),
     "hash is no hash": ("hash", lambda r: with_terms(r, base_sha256="../../etc")),
-    "manifest hash": ("hash", lambda r: with_terms(r, manifest_sha256="d" * 64)),
+    "other factors": ("factors", lambda r: with_terms(r, trained="B", uploaded="B")),
+    "no such factors": ("factors", lambda r: with_terms(r, uploaded="C")),
+    "other coding": ("coding", lambda r: with_terms(r, coding="int8")),
+    "no such coding": ("coding", lambda r: with_terms(r, coding="pickle")),
+    "compressed is text": ("fields", lambda r: with_terms(r, compressed="yes")),
+    "compressed after all": ("length", lambda r: with_terms(r, compressed=False)),
     "manifest is no JSON": ("manifest", lambda r: with_terms(r, manifest="[[")),
     "manifest is deep": ("manifest", lambda r: with_terms(r, manifest="[" * 60_000)),
     "manifest with text sizes": ("manifest", lambda r: with_terms(r, manifest='[["a.lora_A.weight",["2"]]]')),
@@ -172,17 +189,17 @@ CHANGES: dict[str, tuple[str, Callable[[RecordDict], RecordDict]]] = {
     "metric not allowed": ("metrics", lambda r: _set(r, "metrics", MetricRecord({"age": 3.0}))),
     "metric NaN": ("metrics", lambda r: _set(r, "metrics", MetricRecord({"loss": math.nan}))),
     "metric list": ("metrics", lambda r: _set(r, "metrics", MetricRecord({"loss": [1.0, 2.0]}))),
-    "garbage bytes": ("bytes", lambda r: with_array(r, Array("float32", (P,), "numpy.ndarray", b"\x00garbage"))),
-    "cut short": ("length", lambda r: with_array(r, Array("float32", (P,), "numpy.ndarray", npy(FLAT)[:-1]))),
-    "one number more": ("length", lambda r: with_array(r, Array(np.ones(P + 1, np.float32)))),
-    "wrong shape": ("length", lambda r: with_array(r, Array(FLAT.reshape(1, P)))),
-    "a header that lies": ("length", lambda r: with_array(r, Array("float32", (P,), "numpy.ndarray", HUGE))),
-    "a header without end": ("bytes", lambda r: with_array(r, Array("float32", (P,), "numpy.ndarray", OPEN_HEADER))),
-    "very long": ("length", lambda r: with_array(r, Array(np.ones(P + 5000, np.float32)))),
-    "half precision": ("dtype", lambda r: with_array(r, Array(FLAT.astype(np.float16)))),
-    "NaN": ("finite", lambda r: with_array(r, Array(np.where(np.arange(P) == 4, np.nan, FLAT).astype(np.float32)))),
-    "infinite": ("finite", lambda r: with_array(r, Array(np.full(P, np.inf, np.float32)))),
-    "norm": ("norm", lambda r: with_array(r, Array(FLAT * 100))),
+    "garbage bytes": ("bytes", lambda r: with_array(r, as_bytes(b"\x00garbage"))),
+    "cut short": ("length", lambda r: with_array(r, as_bytes(npy(FLAT)[:-1]))),
+    "one number more": ("length", lambda r: plain(r, np.ones(P + 1, np.float32))),
+    "wrong shape": ("length", lambda r: with_array(r, Array(FLAT.reshape(1, 4 * P)))),
+    "a header that lies": ("length", lambda r: with_array(r, as_bytes(HUGE))),
+    "a header without end": ("bytes", lambda r: with_array(r, as_bytes(OPEN_HEADER))),
+    "very long": ("length", lambda r: plain(r, np.ones(P + 5000, np.float32))),
+    "numbers instead of bytes": ("dtype", lambda r: with_array(r, Array(np.ones(P, np.float32)))),
+    "NaN": ("finite", lambda r: plain(r, np.where(np.arange(P) == 4, np.nan, 1).astype(np.float32))),
+    "infinite": ("finite", lambda r: plain(r, np.full(P, np.inf, np.float32))),
+    "norm": ("norm", lambda r: plain(r, np.full(P, 100, np.float32))),
 }
 
 
@@ -217,7 +234,7 @@ def test_an_update_with_other_tensors_is_refused(check: str, state: dict[str, to
 @given(st.binary(max_size=300))
 @settings(max_examples=100, deadline=None)
 def test_no_bytes_break_the_decoder(data: bytes) -> None:
-    records = with_array(wire.encode_update(update()), Array("float32", (P,), "numpy.ndarray", data))
+    records = with_array(wire.encode_update(update()), as_bytes(data))
 
     with pytest.raises(WireError):
         wire.decode_update(records, BOUNDS)
@@ -255,7 +272,9 @@ def test_unpacked_tensors_are_fresh() -> None:
 
 
 def test_hello_round_trip_and_refusals() -> None:
-    assert wire.decode_hello(wire.encode_hello(wire.SiteHello("site-A"))) == wire.SiteHello("site-A")
+    assert wire.decode_hello(wire.encode_hello(wire.SiteHello("site-A", 4))) == wire.SiteHello("site-A", 4)
+    with pytest.raises(WireError, match="check 'rank'"):
+        wire.SiteHello("A", 0)
     with pytest.raises(WireError, match="check 'site'"):
         wire.SiteHello("../patients")
     with pytest.raises(WireError, match="check 'protocol'"):
