@@ -45,7 +45,9 @@ def _start_default_node(stage: Stage, name: str, manifest: Path) -> None:
     """Flower's SuperNode with its defaults, working for a hospital."""
     site = stage.site(name)
     cache = str(site.cache)
-    bench = HospitalBench("phantom-base", name, str(manifest), cache, "cpu", 1, site.file.compute).to_json()
+    bench = HospitalBench(
+        "phantom-base", name, str(manifest), cache, f"{cache}/memory", "cpu", 1, site.file.compute
+    ).to_json()
     command = [
         str(PROGRAMS / "flower-supernode"),
         "--superlink", site.file.superlink,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ccfexp.adapter import AdapterState
     from client.memory import SiteMemory
-    from strategies.packing import AdapterManifest
+    from strategies.packing import AdapterManifest, FlatArray
 
 
 def start_of(
@@ -55,7 +55,7 @@ def update_of(
     trained: AdapterState,
     memory: SiteMemory,
     random: np.random.Generator,
-) -> tuple[AdapterManifest, coding.FlatArray]:
+) -> tuple[AdapterManifest, FlatArray]:
     """The change to send, in the coding of the round; what stays here is remembered.
 
     Rounding is unbiased, and where a rule keeps the basis of its factors what it took away is added to the next update

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from strategies.packing import AdapterManifest, narrowed
 if TYPE_CHECKING:
     from flwr.app import Context
 
-    from ccfexp.adapter import AdapterConfig, AdapterState
+    from ccfexp.adapter import AdapterConfig, AdapterState, Factors
 
 
 OnStep = Callable[[str, int, int, int, float], None]  # site, round, step, steps, loss
@@ -130,7 +130,7 @@ class Workbench:
             model.load_adapter_state(start)
         except (WireError, CheckpointError) as error:
             raise RequestRefusedError(str(error)) from error
-        train_only(model, terms.trained)
+        train_only(model, cast("Factors", terms.trained))
         seed = site_seed(part.seed, site)
         result = train_local(
             model,

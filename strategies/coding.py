@@ -83,7 +83,7 @@ def representable(change_P: FlatArray, coding: Coding, random: np.random.Generat
     step_B = _step(_scale_bytes(np.abs(block_BK).max(axis=1)))
     rounded_BK = _rounded(block_BK, step_B[:, None], random)
     rounded_BK += np.float32(0)  # -0 becomes 0
-    return rounded_BK.reshape(-1)[: change_P.size].copy()
+    return rounded_BK.reshape(-1)[: change_P.size]
 
 
 def encode(value_P: FlatArray, coding: Coding) -> tuple[bytes, bool]:
@@ -129,8 +129,9 @@ def decode(data: bytes, compressed: bool, coding: Coding, parameters: int) -> Fl
 def _rounded(value: FlatArray, step: FlatArray, random: np.random.Generator) -> FlatArray:
     """The values rounded to a multiple of their step: up with the probability of the part of a step that is left over.
 
-    Steps are powers of two, so that every operation but the draw is exact. Magnitudes are rounded, not values, because
-    the part left over of a tiny negative value would be rounded itself, to a whole step.
+    Steps are powers of two, so that every operation but the draw is exact (a quotient too small for float32 counts as
+    0). Magnitudes are rounded, not values, because the part left over of a tiny negative value would be rounded itself,
+    to a whole step.
     """
     steps = np.abs(value)
     steps /= step

@@ -171,8 +171,12 @@ def unpack(manifest: AdapterManifest, flat_P: FlatArray) -> dict[str, torch.Tens
 
 def narrowed(state: Mapping[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]:
     """The first components of every pair of factors; a base residual stays whole."""
-    parts = {"A": slice(None, rank), "B": (slice(None), slice(None, rank))}
-    return {name: value[parts.get(trained_letter(name) or "", ...)] for name, value in state.items()}
+
+    def first(name: str, value: torch.Tensor) -> torch.Tensor:
+        letter = trained_letter(name)
+        return value if letter is None else value[:rank] if letter == "A" else value[:, :rank]
+
+    return {name: first(name, value) for name, value in state.items()}
 
 
 def values_sha256(state: Mapping[str, torch.Tensor], letters: str) -> str:

@@ -112,8 +112,8 @@ def decode_update(records: RecordDict, bounds: UpdateBounds) -> AdapterUpdate:
 
 def encode_hello(hello: SiteHello) -> RecordDict:
     """The records of a hello."""
-    public = {"protocol": PROTOCOL_VERSION, "site": hello.site, "max_rank": hello.max_rank}
-    return RecordDict({_TERMS: ConfigRecord(public)})
+    public = ConfigRecord({"protocol": PROTOCOL_VERSION, "site": hello.site, "max_rank": hello.max_rank})
+    return RecordDict({_TERMS: public})
 
 
 def decode_hello(records: RecordDict) -> SiteHello:

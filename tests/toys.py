@@ -113,9 +113,9 @@ def federation(
     **options: Any,  # noqa: ANN401 (of the configuration)
 ) -> Federation:
     """A coordinator of the toy."""
-    options = {"strategy": "fedit", "wait_for_sites_s": wait_s, "max_weight": 1000.0} | options
+    values: dict[str, Any] = {"strategy": "fedit", "wait_for_sites_s": wait_s, "max_weight": 1000.0} | options
     return Federation(
-        config=FederationConfig(rounds=rounds, min_sites=min_sites, **options),
+        config=FederationConfig(rounds=rounds, min_sites=min_sites, **values),
         terms=wire.Terms(1, "fedit", 2, 2.0, config_sha256, BASE),
         initial=start or initial(),
         client_config="{}",

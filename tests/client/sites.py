@@ -18,6 +18,7 @@ def site_values(**changed: object) -> dict[str, object]:
         "max_bytes": 10_000_000,
         "max_update_norm": 100.0,
         "min_patients": 1,
+        "max_rank": 256,
         "max_epsilon": None,
     }
     values: dict[str, object] = {

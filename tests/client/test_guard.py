@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.usefixtures("task_identity")
-POLICY = Policy(("query", "train"), 10, 10_000, 5.0, 2, None)
+POLICY = Policy(("query", "train"), 10, 10_000, 5.0, 2, 4, None)
 STANDING = guard.Standing("A", BASE, patients=4, updates=3)
 SENT = wire.AdapterMessage.of(wire.Terms(2, "fedit", 2, 2.0, "a" * 64, BASE), initial(), "{}")
 
@@ -45,7 +45,7 @@ def test_training_within_the_policy_is_admitted() -> None:
     assert request.sent is not None
     assert request.sent.terms == SENT.terms
     assert guard.admit(asked(RecordDict(), "query"), POLICY, STANDING).sent is None
-    assert wire.decode_hello(guard.name(STANDING)).site == "A"
+    assert wire.decode_hello(guard.name(POLICY, STANDING)) == wire.SiteHello("A", 4)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,7 @@ def test_training_within_the_policy_is_admitted() -> None:
         (POLICY, STANDING, "evaluate", PolicyError, "message kind='evaluate'"),
         (POLICY, STANDING, "train.secretly", PolicyError, "message kind="),
         (replace(POLICY, max_rounds=3), STANDING, "train", PolicyError, "updates sent=3 have reached"),
+        (replace(POLICY, max_rank=1), STANDING, "train", PolicyError, "rank=2 of the message must be at most"),
         (replace(POLICY, min_patients=5), STANDING, "train", PolicyError, "fewer patients than its policy"),
         (replace(POLICY, max_epsilon=8.0), STANDING, "train", PolicyError, "asks for differential privacy"),
         (POLICY, replace(STANDING, base_sha256="c" * 64), "train", WireError, "install the base weights"),

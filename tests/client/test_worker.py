@@ -101,12 +101,14 @@ def test_the_real_app_trains_shut_in(start: Callable[..., Worker], tmp_path: Pat
     part = ClientPart(config.adapter, config.train, config.seed).to_json()
     sent = wire.AdapterMessage.of(terms, model.adapter_state(), part)
     message = Message(wire.encode_message(sent), dst_node_id=7, message_type="train")
-    bench = HospitalBench("phantom-base", "A", str(manifest), str(tmp_path / "cache"), "cpu", 1, config.compute)
+    bench = HospitalBench(
+        "phantom-base", "A", str(manifest), str(tmp_path / "cache"), str(tmp_path / "memory"), "cpu", 1, config.compute
+    )
 
     worker = start(build(), bench=bench.to_json())
     body = worker.ask(message_to_proto(message).SerializeToString(), seconds=120.0, longest=1 << 24)
     content = message_from_proto(MessageProto.FromString(body)).content
-    policy = Policy(("train",), 1, 10_000_000, 25.0, 1, None)
+    policy = Policy(("train",), 1, 10_000_000, 25.0, 1, 256, None)
     released = release(content, sent, policy, Standing("A", model.base_sha256, 2, 0))
     assert released.facts["norm"] > 0
 

@@ -65,7 +65,7 @@ def test_the_adapter_is_that_of_the_simulation(folder: Path, config: RunConfig, 
     """Same configuration, same images, same bits; and peft's form of it is written too."""
     manifests = prepare_sites(config.hospitals, config.image_size, tmp_path / "sites")
     sources = tuple(SiteSource(name, manifests[name]) for name in sorted(manifests))
-    bench = Workbench(BenchPlan(config.base, sources, None, "cpu", config.compute, config.threads))
+    bench = Workbench(BenchPlan(config.base, sources, tmp_path / "memory", None, "cpu", config.compute, config.threads))
 
     progress = Deployment(config, run_id=5, wanted_sites=2).run(LocalGrid(make_app(lambda: bench), 2))
     simulated = run_federation(config, manifests, tmp_path / "simulated")

@@ -11,7 +11,7 @@ from flwr.proto.node_pb2 import NodeInfo
 
 from ccfexp.errors import RoundError
 from server.exchange import Patience
-from server.roster import Roster
+from server.roster import Member, Roster
 from simulation.grid import LocalGrid
 from tests import toys
 
@@ -32,7 +32,7 @@ def grid(*names: str) -> RegisteredGrid:
     return made
 
 
-def sites(of: LocalGrid, *, wanted: int, required: int = 1, wait_s: float = 0.1) -> dict[str, int]:
+def sites(of: LocalGrid, *, wanted: int, required: int = 1, wait_s: float = 0.1) -> dict[str, Member]:
     return Roster(of, Patience(5.0, poll_s=0.01), wait_s).sites(wanted=wanted, required=required)
 
 

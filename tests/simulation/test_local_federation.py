@@ -47,7 +47,8 @@ def test_the_adapter_is_the_weighted_mean_of_what_the_sites_trained(tmp_path: Pa
     terms = toys.federation(tmp_path).terms
     hospital = toys.ToyHospital()
     trained = [hospital.train(site, wire.AdapterMessage.of(terms, toys.initial(), "{}")) for site in toys.SITES]
-    expected_P = np.average([update.flat_P for update in trained], axis=0, weights=[1, 2, 3]).astype(np.float32)
+    start_P = pack(toys.initial())[1]
+    expected_P = start_P + np.average([update.change_P for update in trained], axis=0, weights=[1, 2, 3])
     np.testing.assert_allclose(pack(progress.adapter)[1], expected_P, rtol=1e-6, atol=1e-7)
     assert progress.history[1].weights == {"north": 1.0, "south": 2.0, "west": 3.0}
 
