@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model,
 from peft.tuners.lora.layer import Conv2d as ConvolutionFactors
 from torch import nn
 
+from ccfexp import residual
 from ccfexp.bottleneck import Bottleneck
 from ccfexp.errors import CheckpointError, ConfigError
 from ccfexp.low_rank import convolve
@@ -106,26 +107,36 @@ def attach(model: nn.Module, config: AdapterConfig, seed: int) -> LoraConfig:
 
 
 def adapter_state(model: nn.Module) -> AdapterState:
-    """The factors by peft's names, single precision, on the CPU, detached copies."""
+    """The factors by peft's names, single precision, on the CPU, detached copies.
+
+    Without a residual of the base: that is aggregation's, no site trains it or sends it.
+    """
     state = get_peft_model_state_dict(model, adapter_name=_NAME)
     return {name: value.detach().to("cpu", torch.float32, copy=True) for name, value in sorted(state.items())}
 
 
-def load_adapter_state(model: nn.Module, state: AdapterState) -> None:
-    """Put factors into the model.
+def load_adapter_state(model: nn.Module, state: AdapterState, pristine: dict[str, torch.Tensor]) -> None:
+    """Put factors into the model, and into its base the residual that comes with them or none.
+
+    Args:
+        model: with an adapter.
+        state: factors, with or without residuals.
+        pristine: weights of the base before any residual (see ``ccfexp.residual.set_base``).
 
     Raises:
         CheckpointError: names or shapes differ from the model's adapter; nothing is changed then.
     """
+    factors, pairs = residual.split(state)
     present = adapter_state(model)
-    missing, unexpected = sorted(present.keys() - state.keys()), sorted(state.keys() - present.keys())
-    shapes = [name for name in present.keys() & state.keys() if present[name].shape != state[name].shape]
+    missing, unexpected = sorted(present.keys() - factors.keys()), sorted(factors.keys() - present.keys())
+    shapes = [name for name in present.keys() & factors.keys() if present[name].shape != factors[name].shape]
     if missing or unexpected or shapes:
         raise CheckpointError(
             f"adapter does not fit this model: {len(missing)} tensors missing, {len(unexpected)} unexpected, "
             f"{len(shapes)} of another shape; use the rank and targets that the adapter was made with"
         )
-    set_peft_model_state_dict(model, state, adapter_name=_NAME)
+    residual.set_base(model, pairs, pristine)
+    set_peft_model_state_dict(model, factors, adapter_name=_NAME)
 
 
 def trainable_names(model: nn.Module) -> set[str]:

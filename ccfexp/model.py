@@ -159,7 +159,7 @@ class CCFExp(nn.Module):
     """The network: ``unet`` and ``conditioner`` are its modules, ``encoders`` and ``diffusion`` its constants.
 
     Attributes:
-        base_sha256: hash of the base weights (of the file they came from; empty for fresh weights).
+        base_sha256: hash of the base weights (of the file they came from; empty for fresh weights), without residual.
         folder: of that file, where its encoders lie too; None for a shipped base.
         compute: how the U-Net is computed on this machine.
     """
@@ -174,6 +174,7 @@ class CCFExp(nn.Module):
         self.base_sha256 = ""
         self.folder: Path | None = None
         self.adapter_layers: LoraConfig | None = None
+        self._pristine: dict[str, Tensor] = {}  # weights of the base that a residual stands in for (ccfexp.residual)
         self.compute = ComputeConfig()
 
     @classmethod
@@ -233,12 +234,16 @@ class CCFExp(nn.Module):
         self.conditioner.bottleneck = config.bottleneck
 
     def adapter_state(self) -> AdapterState:
-        """The adapter's factors by peft's names, single precision, on the CPU."""
+        """The adapter's factors by peft's names, single precision, on the CPU; no residual of the base."""
         return adapter.adapter_state(self)
 
     def load_adapter_state(self, state: AdapterState) -> None:
-        """Put factors into the attached adapter (CheckpointError when they do not fit)."""
-        adapter.load_adapter_state(self, state)
+        """Put factors into the attached adapter and their residual, or none, into the base.
+
+        Raises:
+            CheckpointError: they do not fit; nothing is changed then.
+        """
+        adapter.load_adapter_state(self, state, self._pristine)
 
     @property
     def device(self) -> torch.device:
