@@ -13,6 +13,7 @@ from ccfexp.adapter import AdapterConfig, AdapterState, lora_config, targets_of
 from ccfexp.bottleneck import Bottleneck
 from ccfexp.errors import CheckpointError
 from ccfexp.model import CCFExp
+from ccfexp.residual import stack, unstack
 
 _PREFIX = "base_model.model."
 _BOTTLENECK = "bottleneck"
@@ -24,18 +25,24 @@ def save_adapter(
 ) -> None:
     """Write ``adapter_model.safetensors`` and ``adapter_config.json`` so that peft alone can load them.
 
+    A residual of the base becomes part of its layer's factors, which then have a rank of their own and scale 1.
+
     Args:
         folder: made if it does not exist.
-        state: factors by peft's names.
+        state: factors by peft's names, with or without residuals.
         model: the base without an adapter (its layers are named in the configuration) or with one.
         config: rank, alpha and targets.
         metadata: public facts kept in the safetensors header (base hash, configuration hash ...).
+
+    Raises:
+        CheckpointError: residuals that are not of these factors.
     """
-    peft_config: dict[str, Any] = lora_config_of(model, config)
+    factors, ranks = stack(state, config.alpha / config.rank)
+    peft_config: dict[str, Any] = lora_config_of(model, config) | {"rank_pattern": ranks, "alpha_pattern": ranks}
     own = {"format": "pt"}
     if config.bottleneck != Bottleneck():
         own[_BOTTLENECK] = canonical_json(asdict(config.bottleneck))
-    tensors = {_PREFIX + name: value.contiguous() for name, value in state.items()}
+    tensors = {_PREFIX + name: value.contiguous() for name, value in factors.items()}
     atomic_write_bytes(folder / _WEIGHTS, _sorted_header(save(tensors, metadata | own)))
     atomic_write_json(folder / _CONFIG, peft_config)
 
@@ -59,7 +66,7 @@ def lora_config_of(model: CCFExp, config: AdapterConfig) -> dict[str, Any]:
 
 
 def load_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
-    """Factors and configuration of a saved adapter.
+    """State (factors, and residuals where there are any) and configuration of a saved adapter.
 
     Raises:
         CheckpointError: a file is missing or damaged.
@@ -71,11 +78,15 @@ def load_adapter(folder: Path) -> tuple[AdapterState, AdapterConfig]:
         record = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         targets = targets_of(record["target_modules"])
         config = AdapterConfig(int(record["r"]), float(record["lora_alpha"]), targets, narrow)
+        ranks = {layer: int(rank) for layer, rank in dict(record["rank_pattern"]).items()}
+        if record["alpha_pattern"] != ranks:
+            raise ValueError("factors of a rank of their own must have scale 1")
+        factors = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
+        return unstack(factors, ranks, config.rank, config.alpha / config.rank), config
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"adapter cannot be read ({type(error).__name__}); it needs {_WEIGHTS} and {_CONFIG} as a run writes them"
         ) from error
-    return {name.removeprefix(_PREFIX): value for name, value in tensors.items()}, config
 
 
 def attach_saved_adapter(model: CCFExp, folder: Path) -> str:

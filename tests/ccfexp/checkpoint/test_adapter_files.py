@@ -12,13 +12,15 @@ from peft import PeftModel
 from safetensors import safe_open
 
 from ccfexp.adapter import AdapterConfig
-from ccfexp.checkpoint import load_adapter, save_adapter
+from ccfexp.checkpoint import attach_saved_adapter, load_adapter, save_adapter
 from ccfexp.errors import CheckpointError
 from ccfexp.model import CCFExp
 from tests.ccfexp import tiny
+from tests.ccfexp.residuals import layers_of, moved, with_residual
 
 CONFIG = AdapterConfig(rank=2, alpha=3.0, targets=("attention", "fusion"))
 T_B = torch.tensor([100, 600, 900])
+_QUERY = "unet.mid_block.attentions.0.to_q"
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,68 @@ def test_only_lora_factors_and_public_facts_are_written(trained: CCFExp, folder:
     assert metadata == {"base_sha256": trained.base_sha256, "format": "pt"}
     record = json.loads((folder / "adapter_config.json").read_text())
     assert (record["r"], record["lora_alpha"], record["peft_type"]) == (2, 3.0, "LORA")
+
+
+def test_a_residual_of_the_base_becomes_a_stock_adapter(tmp_path: Path) -> None:
+    """Peft alone, a fresh model of ours and the model it was saved from: one output, of convolutions too."""
+    config = AdapterConfig(rank=2, alpha=3.0)
+    model, stock, fresh = tiny.model(), tiny.model(), tiny.model()
+    model.attach_adapter(config, 0)
+    factors = moved(model.adapter_state(), size=0.05)
+    state = with_residual(factors)
+    model.load_adapter_state(factors)
+    without = _prediction(model)
+    model.load_adapter_state(state)
+    expected = _prediction(model)
+    save_adapter(tmp_path, state, tiny.model(), config, {"base_sha256": model.base_sha256})
+
+    theirs: Any = PeftModel.from_pretrained(stock, str(tmp_path))
+    attach_saved_adapter(fresh, tmp_path)
+
+    torch.testing.assert_close(_prediction(theirs.base_model.model), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(_prediction(fresh), expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(without, expected, atol=1e-2)
+    loaded, again = load_adapter(tmp_path)
+    assert again == config
+    assert loaded.keys() == state.keys()
+    with safe_open(tmp_path / "adapter_model.safetensors", "pt") as file:
+        assert set(file.keys()) == {f"base_model.model.{name}" for name in factors}
+    record = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (record["r"], record["lora_alpha"]) == (2, 3.0)
+    assert set(record["rank_pattern"].values()) == {3, 4, 5, 6}
+    assert record["alpha_pattern"] == record["rank_pattern"]
+
+
+def test_a_residual_of_other_factors_is_not_written(trained: CCFExp, tmp_path: Path) -> None:
+    """Nothing is left of it, not even a folder."""
+    state = with_residual(trained.adapter_state())
+    del state[f"{layers_of(state)[0]}.lora_A.weight"]
+
+    with pytest.raises(CheckpointError, match="1 of layers without factors"):
+        save_adapter(tmp_path / "adapter", state, trained, CONFIG, {})
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("ranks", "alphas"),
+    [
+        ({_QUERY: 2}, {}),
+        ({_QUERY: 1}, {_QUERY: 1}),
+        ({_QUERY: 3}, {_QUERY: 3}),
+        ({"nobody": 2}, {"nobody": 2}),
+        (None, None),
+    ],
+    ids=["scale", "less than the others", "not its own", "unknown", "none"],
+)
+def test_ranks_that_are_not_those_of_the_factors(folder: Path, ranks: object, alphas: object) -> None:
+    """A stranger's patterns are refused before anything is attached."""
+    path = folder / "adapter_config.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"rank_pattern": ranks, "alpha_pattern": alphas}))
+
+    with pytest.raises(CheckpointError, match="adapter cannot be read"):
+        load_adapter(folder)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])

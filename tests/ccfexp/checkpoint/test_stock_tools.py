@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ccfexp.adapter import AdapterConfig
 from ccfexp.checkpoint import save_adapter
 from ccfexp.model import CCFExp
+from tests.ccfexp.residuals import with_residual
 
 CONFIG = AdapterConfig(rank=2, alpha=4.0)
 _STRANGER = """
@@ -30,7 +32,11 @@ layers = [name.removeprefix("unet.") for name in config["target_modules"] if nam
 prefix = "base_model.model.unet."
 factors = load_file(folder / "adapter/adapter_model.safetensors")
 factors = {name.removeprefix(prefix): value for name, value in factors.items() if name.startswith(prefix)}
-unet.add_adapter(LoraConfig(r=config["r"], lora_alpha=config["lora_alpha"], target_modules=layers))
+patterns = {
+    key: {name.removeprefix("unet."): value for name, value in config[key].items()}
+    for key in ("rank_pattern", "alpha_pattern")
+}
+unet.add_adapter(LoraConfig(r=config["r"], lora_alpha=config["lora_alpha"], target_modules=layers, **patterns))
 assert not set_peft_model_state_dict(unet, factors).unexpected_keys
 inputs = load_file(folder / "inputs.safetensors")
 with torch.no_grad():
@@ -41,7 +47,9 @@ print(ours)
 """
 
 
-def test_a_released_adapter_opens_in_diffusers_and_peft(tmp_path: Path) -> None:
+@pytest.mark.parametrize("aggregated", [False, True], ids=["factors", "residual"])
+def test_a_released_adapter_opens_in_diffusers_and_peft(tmp_path: Path, aggregated: bool) -> None:
+    """Also one that aggregation has added to the base with, whose layers then have differing ranks."""
     model, generator = CCFExp.from_base("phantom-base"), torch.Generator().manual_seed(2)
     unet: Any = model.unet
     unet.save_pretrained(tmp_path / "unet")
@@ -59,6 +67,8 @@ def test_a_released_adapter_opens_in_diffusers_and_peft(tmp_path: Path) -> None:
         for name in factors:
             if "lora_B" in name:
                 factors[name] = 0.05 * torch.randn(factors[name].shape, generator=generator)
+        if aggregated:
+            factors = with_residual(factors)
         model.load_adapter_state(factors)
         save_adapter(tmp_path / "adapter", factors, model, CONFIG, {})
         (ours,) = unet(inputs["x"], inputs["t"], inputs["tokens"], inputs["style"], return_dict=False)
