@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -21,6 +21,7 @@ from ccfexp.errors import CheckpointError, ConfigError
 from ccfexp.low_rank import convolve
 
 AdapterState = dict[str, torch.Tensor]
+Factors = Literal["A", "B", "AB"]
 
 _NAME: Final = "default"
 TARGETS: Final = {
@@ -137,6 +138,34 @@ def load_adapter_state(model: nn.Module, state: AdapterState, pristine: dict[str
         )
     residual.set_base(model, pairs, pristine)
     set_peft_model_state_dict(model, factors, adapter_name=_NAME)
+
+
+def train_only(model: nn.Module, factors: Factors) -> None:
+    """Choose which factors ask for gradients from now on; of a fresh adapter both do.
+
+    With one factor the same at all sites the mean of the products is the product of the means: FFA-LoRA (Sun et al.
+    2024, arXiv 2403.12313) trains B alone, RoLoRA (Chen et al. 2025, arXiv 2502.01755) both by turns. B comes first:
+    while it is zero, as it begins, the gradient of A is zero too and a round of A changes nothing.
+
+    Args:
+        model: with an adapter.
+        factors: which of every pair, A [r,n], B [m,r] or both.
+
+    Raises:
+        ConfigError: no such choice, or no adapter; nothing is changed then.
+    """
+    if factors not in get_args(Factors):
+        raise ConfigError(f"factors={factors!r} to train must be one of {', '.join(get_args(Factors))}; choose one")
+    chosen = {
+        factor: [value for name, value in model.named_parameters() if f".lora_{factor}.{_NAME}." in name]
+        for factor in "AB"
+    }
+    if not chosen["A"]:
+        raise ConfigError(f"factors={factors!r} to train need an adapter, and the model has none; attach one first")
+    for factor, parameters in chosen.items():
+        for parameter in parameters:
+            parameter.requires_grad_(factor in factors)
+            parameter.grad = None  # an earlier round's says nothing of the next
 
 
 def trainable_names(model: nn.Module) -> set[str]:

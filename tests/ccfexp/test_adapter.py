@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ccfexp.adapter import TARGETS, AdapterConfig, lora_config, trainable_names
+from ccfexp.adapter import TARGETS, AdapterConfig, Factors, lora_config, train_only, trainable_names
 from ccfexp.errors import CheckpointError, ConfigError
 from ccfexp.model import CCFExp
 from tests.ccfexp import tiny
@@ -58,6 +58,34 @@ def test_only_lora_factors_ask_for_gradients() -> None:
     assert {name.split(".")[0] for name in state} == {"unet", "conditioner"}
     assert not any(value.any() for name, value in state.items() if "lora_B" in name)
     assert all(value.any() for name, value in state.items() if "lora_A" in name)
+
+
+@pytest.mark.parametrize("factors", ["A", "B", "AB"])
+def test_one_factor_may_be_trained_alone(factors: Factors) -> None:
+    """Every pair's chosen factor asks for gradients until the next choice; loading a state chooses nothing."""
+    model = _with_adapter()
+    state = model.adapter_state()
+    train_only(model, "A" if factors == "B" else "B")
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+
+    train_only(model, factors)
+    model.load_adapter_state(_moved(state))
+
+    assert trainable_names(model) == {name for name in state if any(f"lora_{one}." in name for one in factors)}
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.adapter_state().keys() == state.keys()
+
+
+def test_impossible_choices_of_factors() -> None:
+    """No such factor, and no adapter."""
+    model = _with_adapter()
+    for wrong in ("C", "BA", ""):
+        with pytest.raises(ConfigError, match=rf"factors='{wrong}' to train must be one of A, B, AB"):
+            train_only(model, wrong)  # type: ignore[arg-type]
+    assert trainable_names(model) == model.adapter_state().keys()
+    with pytest.raises(ConfigError, match="factors='B' to train need an adapter, and the model has none"):
+        train_only(tiny.model(), "B")
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from ccfexp.adapter import AdapterConfig, trainable_names
+from ccfexp.adapter import AdapterConfig, Factors, train_only, trainable_names
 from ccfexp.data.phantom.sites import PhantomSite, write_site
 from ccfexp.errors import ConfigError, ManifestError
 from ccfexp.losses import CycleConfig
@@ -18,6 +18,7 @@ from ccfexp.model import CCFExp
 from ccfexp.training import SiteData, TrainConfig, stratified_timesteps, to_unit_range, train_local
 from strategies import wire
 from tests.ccfexp import tiny
+from tests.ccfexp.residuals import moved
 
 ADAPTER = AdapterConfig(rank=2, alpha=4.0)
 TRAIN = TrainConfig(steps=3, batch_size=2, learning_rate=1e-2)
@@ -104,6 +105,48 @@ def test_lora_only(data: SiteData, threads: int) -> None:
     assert len(changed) == len(on_the_wire) > 50
     for found in (with_gradients, optimised, changed):
         assert {_peft_name(name) for name in found} == on_the_wire == trainable_names(model)
+
+
+@pytest.mark.parametrize("factors", ["A", "B"])
+@pytest.mark.parametrize(("threads", "average"), [(1, False), (2, True)])
+def test_a_round_of_one_factor_leaves_the_other(data: SiteData, factors: Factors, threads: int, average: bool) -> None:
+    """Bit for bit, after a round of both too; every factor that is trained moves."""
+    model = fresh()
+    model.load_adapter_state(moved(model.adapter_state()))
+    train_local(model, data, replace(TRAIN, steps=1), seed=5, round_number=1)
+    before = model.adapter_state()
+
+    train_only(model, factors)
+    train_local(model, data, replace(TRAIN, average=average), seed=5, round_number=2, threads=threads)
+
+    changed = {name for name, value in model.adapter_state().items() if not torch.equal(value, before[name])}
+    assert changed == trainable_names(model) == {name for name in before if f"lora_{factors}." in name}
+
+
+def test_a_fresh_adapter_learns_nothing_by_its_a_alone(data: SiteData) -> None:
+    """B = 0 hides A: its gradient is exactly zero, so the first round must train B."""
+    model = fresh()
+    before = model.adapter_state()
+    train_only(model, "A")
+    gradients: list[torch.Tensor] = []
+
+    def look(optimiser: torch.optim.Optimizer, *_: object) -> None:
+        gradients.extend(parameter.grad for parameter in optimiser.param_groups[0]["params"])
+
+    hook = register_optimizer_step_pre_hook(look)
+    try:
+        result = train_local(model, data, TRAIN, seed=5, round_number=1)
+    finally:
+        hook.remove()
+
+    assert result.loss > 0
+    assert len(gradients) == TRAIN.steps * len(before) // 2
+    assert not any(gradient.any() for gradient in gradients)
+    assert all(torch.equal(value, before[name]) for name, value in model.adapter_state().items())
+    train_only(model, "B")
+    train_local(model, data, TRAIN, seed=5, round_number=1)
+    after = model.adapter_state()
+    assert all(torch.equal(value, before[name]) == ("lora_A" in name) for name, value in after.items())
 
 
 def test_a_round_repeated_is_the_same_round(data: SiteData, one_round: CCFExp) -> None:
