@@ -1,7 +1,8 @@
 """A convolution with a low-rank update, computed with less than peft's own layer needs.
 
 Peft computes W * x and (alpha / r) B (A * x) one beside the other, on the way back too. A convolution of a few channels
-is slow on a CPU, and the update, its scaled copy and the sum are written one after the other.
+is slow on a CPU, and the update, its scaled copy and the sum are written one after the other. Where one factor alone is
+trained, what only the other's gradient needs is neither kept nor computed.
 """
 
 from typing import Any
@@ -13,6 +14,8 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from ccfexp.frozen import is_pointwise
+
+_DOWN, _UP = 3, 4  # places of A and B among the inputs of both functions
 
 
 def convolve(layer: ConvolutionFactors, x_BCHW: Tensor, adapter: str = "default") -> Tensor:
@@ -57,18 +60,21 @@ class _LowRankProduct(torch.autograd.Function):
         up_CR: Tensor,
     ) -> Tensor:
         inner_NR = x_NI @ down_RI.T
-        ctx.save_for_backward(x_NI, weight_CI, down_RI, up_CR, inner_NR)
+        ctx.save_for_backward(*_needed(ctx, x_NI, inner_NR), weight_CI, down_RI, up_CR)
         return functional.linear(x_NI, weight_CI, bias_C).addmm_(inner_NR, up_CR.T)
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        x_NI, weight_CI, down_RI, up_CR, inner_NR = ctx.saved_tensors
+        x_NI, inner_NR, weight_CI, down_RI, up_CR = ctx.saved_tensors
         (gradient_NC,) = gradient
-        down_gradient_RI = (gradient_NC @ up_CR).T @ x_NI
-        x_gradient_NI = None
+        x_gradient_NI = down_gradient_RI = up_gradient_CR = None
+        if ctx.needs_input_grad[_DOWN]:
+            down_gradient_RI = (gradient_NC @ up_CR).T @ x_NI
         if ctx.needs_input_grad[0]:
             x_gradient_NI = gradient_NC @ torch.addmm(weight_CI, up_CR, down_RI)
-        return x_gradient_NI, None, None, down_gradient_RI, _up_gradient(gradient_NC, inner_NR)
+        if ctx.needs_input_grad[_UP]:
+            up_gradient_CR = _up_gradient(gradient_NC, inner_NR)
+        return x_gradient_NI, None, None, down_gradient_RI, up_gradient_CR
 
 
 class _LowRankConvolution(torch.autograd.Function):
@@ -87,27 +93,35 @@ class _LowRankConvolution(torch.autograd.Function):
     ) -> Tensor:
         out_BCHW = functional.conv2d(x_BCHW, weight, bias, stride, padding)
         inner_BRHW = functional.conv2d(x_BCHW, down, None, stride, padding)
-        ctx.save_for_backward(x_BCHW, weight, down, up_CR, inner_BRHW)
-        ctx.geometry = (stride, padding)
+        ctx.save_for_backward(*_needed(ctx, x_BCHW, inner_BRHW), weight, down, up_CR)
+        ctx.size, ctx.geometry = x_BCHW.shape, (stride, padding)
         return _of_rows(_rows(out_BCHW).addmm_(_rows(inner_BRHW), up_CR.T), out_BCHW)
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        x_BCHW, weight, down, up_CR, inner_BRHW = ctx.saved_tensors
+        x_BCHW, inner_BRHW, weight, down, up_CR = ctx.saved_tensors
         (gradient_BCHW,) = gradient
         gradient_NC = _rows(gradient_BCHW)
-        inner_gradient_BRHW = _of_rows(gradient_NC @ up_CR, gradient_BCHW)
-        down_gradient = conv2d_weight(x_BCHW, down.shape, inner_gradient_BRHW, *ctx.geometry)
-        x_gradient_BCHW = None
+        joins = len(gradient_NC) > len(weight)  # more positions than channels: joining the weights is the lesser work
+        x_gradient_BCHW = down_gradient = up_gradient_CR = inner_gradient_BRHW = None
+        if ctx.needs_input_grad[_DOWN] or (ctx.needs_input_grad[0] and not joins):
+            inner_gradient_BRHW = _of_rows(gradient_NC @ up_CR, gradient_BCHW)
+        if ctx.needs_input_grad[_DOWN]:
+            down_gradient = conv2d_weight(x_BCHW, down.shape, inner_gradient_BRHW, *ctx.geometry)
         if ctx.needs_input_grad[0]:
-            if len(gradient_NC) > len(weight):  # more positions than channels: joining the weights is the lesser work
-                joined = _joined(weight, down, up_CR)
-                x_gradient_BCHW = conv2d_input(x_BCHW.shape, joined, gradient_BCHW, *ctx.geometry)
+            if joins:
+                x_gradient_BCHW = conv2d_input(ctx.size, _joined(weight, down, up_CR), gradient_BCHW, *ctx.geometry)
             else:
-                x_gradient_BCHW = conv2d_input(x_BCHW.shape, weight, gradient_BCHW, *ctx.geometry)
-                x_gradient_BCHW += conv2d_input(x_BCHW.shape, down, inner_gradient_BRHW, *ctx.geometry)
-        up_gradient_CR = _up_gradient(gradient_NC, _rows(inner_BRHW))
+                x_gradient_BCHW = conv2d_input(ctx.size, weight, gradient_BCHW, *ctx.geometry)
+                x_gradient_BCHW += conv2d_input(ctx.size, down, inner_gradient_BRHW, *ctx.geometry)
+        if ctx.needs_input_grad[_UP]:
+            up_gradient_CR = _up_gradient(gradient_NC, _rows(inner_BRHW))
         return x_gradient_BCHW, None, None, down_gradient, up_gradient_CR, None, None
+
+
+def _needed(ctx: Any, x: Tensor, inner: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401
+    """The input if A asks for a gradient, A * x if B does."""
+    return (x if ctx.needs_input_grad[_DOWN] else None), (inner if ctx.needs_input_grad[_UP] else None)
 
 
 def _up_gradient(gradient_NC: Tensor, inner_NR: Tensor) -> Tensor:
