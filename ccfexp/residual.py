@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ccfexp.errors import CheckpointError
 
 _ENDINGS: Final = (".lora_B.residual.weight", ".lora_A.residual.weight")  # as in Pair
-_REMEDY: Final = "use the state as aggregation made it, for the adapter of this model"
 
 
 class Pair(NamedTuple):
@@ -37,16 +36,23 @@ def split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Pai
     """
     factors = {name: value for name, value in state.items() if not name.endswith(_ENDINGS)}
     layers = {name.removesuffix(ending) for name in state for ending in _ENDINGS if name.endswith(ending)}
-    pairs = {}
+    pairs, half, strange, shapes = {}, 0, 0, 0
     for layer in sorted(layers):
-        halves = [state.get(layer + ending) for ending in _ENDINGS]
-        if halves[0] is None or halves[1] is None:
-            raise CheckpointError(f"base residual of layer={layer} needs both lora_A and lora_B, has one; {_REMEDY}")
-        pairs[layer] = Pair(halves[0], halves[1])
-        down, up = (factors.get(name) for name in factor_names(layer))
-        if down is None or up is None:
-            raise CheckpointError(f"base residual of layer={layer} is of a layer without factors; {_REMEDY}")
-        _check_fits(layer, pairs[layer], down, up)
+        up, down = (state.get(layer + ending) for ending in _ENDINGS)
+        of_down, of_up = (factors.get(name) for name in factor_names(layer))
+        if up is None or down is None:
+            half += 1
+        elif of_down is None or of_up is None:
+            strange += 1
+        elif not _fits(Pair(up, down), of_down, of_up):
+            shapes += 1
+        else:
+            pairs[layer] = Pair(up, down)
+    if half or strange or shapes:  # counts alone: the names are those of whoever made the state
+        raise CheckpointError(
+            f"base residual does not fit its factors: {half} halves of a pair, {strange} of layers without factors, "
+            f"{shapes} of another shape; use the state as aggregation made it"
+        )
     return factors, pairs
 
 
@@ -55,14 +61,10 @@ def factor_names(layer: str) -> tuple[str, str]:
     return f"{layer}.lora_A.weight", f"{layer}.lora_B.weight"
 
 
-def _check_fits(layer: str, pair: Pair, down: Tensor, up: Tensor) -> None:
+def _fits(pair: Pair, down: Tensor, up: Tensor) -> bool:
     """The factors fit the layer or are refused themselves, so what fits them fits the layer."""
-    needed = torch.Size((*up.shape[:1], *pair.down.shape[:1], *up.shape[2:]))
-    if pair.down.shape[1:] != down.shape[1:] or pair.up.shape != needed:
-        raise CheckpointError(
-            f"base residual of layer={layer} has shapes down={list(pair.down.shape)} up={list(pair.up.shape)}, which "
-            f"must be those of its factors, {list(down.shape)} and {list(up.shape)}, at one rank of its own; {_REMEDY}"
-        )
+    rank = pair.down.shape[:1]
+    return pair.down.shape[1:] == down.shape[1:] and pair.up.shape == (*up.shape[:1], *rank, *up.shape[2:])
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from ccfexp.errors import ConfigError, RoundError
 from ccfexp.losses import Batch, CycleConfig
 from ccfexp.model import CCFExp
 from ccfexp.parallel import shares
+from ccfexp.proximal import Anchor
 from ccfexp.published.encoder_files import encoder_hashes
 
 OnStep = Callable[[int, int, float], None]  # step, steps, loss
@@ -48,6 +49,8 @@ class TrainConfig:
             step, 1). Averaged over the steps, the gradient before its norm is bounded is that of the whole loss.
         average: what a round ends with is the running average of everything trained over the round's steps, instead
             of its last values (published: the U-Net alone is averaged).
+        proximal: mu of FedProx, how strongly a round is held to where it starts (see ``ccfexp.proximal``); 0 = not. The
+            loss that is told is without its term.
     """
 
     steps: int = 16
@@ -59,6 +62,7 @@ class TrainConfig:
     cycle: CycleConfig = field(default_factory=CycleConfig)
     cycle_every: int = 1
     average: bool = False
+    proximal: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "cycle_every"):
@@ -73,6 +77,8 @@ class TrainConfig:
             )
         if self.decay_rounds < 0:
             raise ConfigError(f"train decay_rounds={self.decay_rounds} must be >= 0; 0 keeps the rate constant")
+        if not 0 <= self.proximal < math.inf:
+            raise ConfigError(f"train proximal={self.proximal} must be >= 0 and finite; 0 is no proximal term")
 
     def rate_at(self, round_number: int, step: int) -> float:
         """Learning rate of a step of a round, both counted from 1."""
@@ -216,6 +222,7 @@ def train_local(
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
     repeats = data.images.repeats() if config.expression_from == "other_session" else None
     average = running_average(parameters) if config.average else None
+    anchor = Anchor(parameters, config.proximal)
     total = 0.0
     with shares(threads) as work:
         for step in range(1, config.steps + 1):
@@ -227,6 +234,7 @@ def train_local(
             loss = work.backward(model, batch, t_B, eps_B3HW, config.cycle_at(round_number, step))
             _check_finite(loss, config, round_number, step)
             torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+            anchor.pull()  # after the clip, which is for what comes of the patients
             optimiser.step()
             if average is not None:
                 average.step(parameters)

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("ccfexp", "strategies", "configs", "client", "server", "simulation")
 # Of the client only what trains: what guards a hospital is its own installed copy.
-CLIENT = {"client/__init__.py", "client/app.py", "client/workbench.py"}
+CLIENT = {f"client/{name}.py" for name in ("__init__", "app", "memory", "update", "workbench")}
 SHIPPED = {"client": {".py"}, "server": {".py"}, "strategies": {".py"}, "configs": {".py", ".yaml"}}
 PLANTED = (
     "data/patients.json",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord
 from flwr.clientapp import ClientApp
 
 from client.app import make_app
@@ -47,8 +48,8 @@ class ToyHospital:
 
     def hello(self, context: Context) -> wire.SiteHello:
         """The site of the partition and its rank."""
-        place = int(context.node_config["partition-id"])
-        return wire.SiteHello(self.sites[place], self.ranks[place] if self.ranks else 256)
+        site = self.site(context)
+        return wire.SiteHello(site, self.ranks[self.sites.index(site)] if self.ranks else 256)
 
     def _own(self, site: str, round_number: int) -> dict[str, torch.Tensor]:
         """The site's own B of its last round before this one."""
@@ -124,6 +125,13 @@ def federation(
         patience=Patience(timeout_s, poll_s=0.01, stop=stop or threading.Event()),
         hooks=hooks or Hooks(),
     )
+
+
+def write_changes(records: RecordDict, change_P: np.ndarray) -> None:
+    """Put other float32 numbers into an update, not compressed, whatever they are."""
+    planes = change_P.astype("<f4").view(np.uint8).reshape(-1, 4).T  # as `strategies.coding` writes them
+    records["adapter"] = ArrayRecord({"flat": Array(np.frombuffer(planes.tobytes(), np.uint8))})
+    records["terms"] = ConfigRecord({**records.config_records["terms"], "compressed": False})
 
 
 def spoiled(app: ClientApp, site_index: int, rounds: set[int], spoil: Callable[[RecordDict], None]) -> ClientApp:

@@ -317,6 +317,9 @@ def test_the_rate_of_every_step_reaches_the_optimiser(data: SiteData) -> None:
         ({"gradient_clip": 0.0}, "gradient_clip=0.0 must be > 0"),
         ({"expression_from": "nobody"}, "expression_from='nobody' must be target or other_session"),
         ({"decay_rounds": -1}, "decay_rounds=-1 must be >= 0"),
+        ({"proximal": -0.1}, "proximal=-0.1 must be >= 0 and finite; 0 is no proximal term"),
+        ({"proximal": float("nan")}, "proximal=nan must be >= 0 and finite"),
+        ({"proximal": float("inf")}, "proximal=inf must be >= 0 and finite"),
     ],
 )
 def test_impossible_configurations(values: dict[str, Any], message: str) -> None:

@@ -64,8 +64,8 @@ def test_a_query_is_answered_with_the_public_name() -> None:
     """And with nothing else."""
     reply = ask(toys.ToyHospital(), MessageType.QUERY, RecordDict())
 
-    assert wire.decode_hello(reply.content) == wire.SiteHello("north")
-    assert set(reply.content.config_records["terms"]) == {"protocol", "site"}
+    assert wire.decode_hello(reply.content) == wire.SiteHello("north", 256)
+    assert set(reply.content.config_records["terms"]) == {"protocol", "site", "max_rank"}
 
 
 def test_an_update_answers_a_message(tmp_path: Path) -> None:

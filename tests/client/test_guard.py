@@ -16,7 +16,7 @@ from ccfexp.errors import PolicyError, WireError
 from client import guard
 from client.site import Policy
 from strategies import wire
-from tests.toys import BASE, A, B, initial
+from tests.toys import BASE, A, B, initial, write_changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +34,8 @@ def asked(content: RecordDict, kind: str = "train") -> Message:
 
 def trained(change: float = 0.1, metrics: dict[str, float] | None = None, weight: float = 4.0) -> RecordDict:
     """The records of an update that changes every number by as much."""
-    state = {name: tensor + change for name, tensor in SENT.state().items()}
-    return wire.encode_update(wire.AdapterUpdate.of(SENT.terms, state, weight, metrics or {"loss": 0.5}))
+    changes = {name: torch.full(tensor.shape, change) for name, tensor in SENT.state().items()}
+    return wire.encode_update(wire.AdapterUpdate.of(SENT.terms, changes, weight, metrics or {"loss": 0.5}))
 
 
 def test_training_within_the_policy_is_admitted() -> None:
@@ -81,7 +81,7 @@ def test_an_update_leaves_as_the_gate_encodes_it() -> None:
     update = wire.decode_update(released.content, wire.UpdateBounds(SENT, 5.0, 4.0))
     norms = {A: 0.1 * np.sqrt(12), B: 0.1 * np.sqrt(12)}
 
-    assert torch.equal(update.state()[A], SENT.state()[A] + 0.1)
+    assert torch.equal(update.state()[A], torch.full((2, 6), 0.1))
     assert released.facts["tensors"] == 2
     assert released.facts["norms"] == pytest.approx(norms, rel=1e-5)
     assert released.facts["norm"] == pytest.approx(0.1 * np.sqrt(24), rel=1e-5)
@@ -109,13 +109,11 @@ def _extra_tensor(content: RecordDict) -> None:
 
 
 def _image_in_the_adapter(content: RecordDict) -> None:
-    content["adapter"] = ArrayRecord({"flat": Array(np.zeros(3 * 64 * 64, np.float32))})
+    write_changes(content, np.zeros(3 * 64 * 64))
 
 
 def _not_finite(content: RecordDict) -> None:
-    flat = content.array_records["adapter"]["flat"].numpy().copy()
-    flat[3] = np.nan
-    content["adapter"] = ArrayRecord({"flat": Array(flat)})
+    write_changes(content, np.where(np.arange(24) == 3, np.nan, 0.1))
 
 
 @pytest.mark.parametrize(

@@ -66,19 +66,17 @@ def test_training_lowers_the_loss_and_the_same_run_gives_the_same_bits(tmp_path:
 
 def nan(records: RecordDict) -> None:
     """One value that is not a number."""
-    values_P = records.array_records["adapter"]["flat"].numpy().copy()
-    values_P[3] = np.nan
-    records["adapter"] = ArrayRecord({"flat": Array(values_P)})
+    toys.write_changes(records, np.where(np.arange(24) == 3, np.nan, 0.1))
 
 
 def wrong_shape(records: RecordDict) -> None:
     """One number too few."""
-    records["adapter"] = ArrayRecord({"flat": Array(records.array_records["adapter"]["flat"].numpy()[:-1])})
+    toys.write_changes(records, np.zeros(23))
 
 
 def garbage(records: RecordDict) -> None:
     """Bytes that nothing can read."""
-    records["adapter"] = ArrayRecord({"flat": Array("float32", (24,), "numpy.ndarray", b"\x93NUMPYgarbage")})
+    records["adapter"] = ArrayRecord({"flat": Array("uint8", (24,), "numpy.ndarray", b"\x93NUMPYgarbage")})
 
 
 def negative_weight(records: RecordDict) -> None:
@@ -93,8 +91,7 @@ def old_round(records: RecordDict) -> None:
 
 def huge(records: RecordDict) -> None:
     """An update far away from what was sent."""
-    values_P = records.array_records["adapter"]["flat"].numpy() * np.float32(1e6)
-    records["adapter"] = ArrayRecord({"flat": Array(values_P)})
+    toys.write_changes(records, np.full(24, 1e6))
 
 
 @pytest.mark.parametrize(
@@ -328,5 +325,6 @@ def test_the_files_of_a_run_hold_public_things_only(tmp_path: Path) -> None:
     assert re.search(str(tmp_path), text) is None
     assert set(json.loads(text)["history"][1]) == {
         "round_number", "seconds", "weights", "metrics", "refused", "received_bytes", "evaluation",
+        "sent_bytes", "ranks", "bias",
     }  # fmt: skip
     assert checkpoint.RoundRecord(**json.loads(text)["history"][1]).means()["sites"] == 3.0
