@@ -1,0 +1,211 @@
+"""What each aggregation rule gives for its bytes: ``python -m simulation.compare [RULE ...] [--seeds 1 2 3]``.
+
+Every rule trains the five hospitals of ``configs/strategies.yaml`` from the same start, with the same number of steps
+and rounds, and draws the same held-out cases. A rule is a file of ``configs/rule/``; ``key=value`` overrides all. The
+table stands in ``runs/strategies/table.md``; an interrupted command goes on, and rules may be run one by one.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ccfexp._io import atomic_write_json, atomic_write_text
+from ccfexp.adapter import AdapterState
+from ccfexp.errors import CCFExpError, ConfigError, did_you_mean
+from ccfexp.evaluation.cases import phantom_cases
+from ccfexp.evaluation.scores import METRICS
+from ccfexp.model import CCFExp
+from ccfexp.sampling import SamplingConfig
+from configs import choices, config_hash, load
+from configs.run import RunConfig
+from server.checkpoint import Progress
+from simulation.federate import Callbacks, run_federation
+from simulation.personal import adapters_of
+from simulation.preflight import preflight
+from simulation.progress import RunProgress
+from simulation.scoring import Scorer
+from simulation.sites import prepare_sites
+
+_RUN, _GROUP, BASE = "strategies", "rule", "base"
+_KEYS = ("side_accuracy", "severity_spearman", "severity_error", "landmark_nme", "ssim")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One rule with one seed.
+
+    Attributes:
+        rule: its name in the group.
+        config: the resolved configuration.
+        folder: of all rules and seeds.
+    """
+
+    rule: str
+    config: RunConfig
+    folder: Path
+
+    @property
+    def own(self) -> Path:
+        """What only this rule and seed write."""
+        return self.folder / f"{self.rule}-seed{self.config.seed}"
+
+    def figures(self) -> dict[str, float]:
+        """Quality, bytes, seconds and bias; from the disk where they were measured with this configuration before."""
+        path, digest = self.own / "figures.json", config_hash(self.config)
+        if path.is_file():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["config_sha256"] == digest:
+                return dict(record["figures"])
+        with RunProgress(self._steps + self._cases) as progress:
+            trained = self._trained(progress)
+            figures = self._quality(adapters_of(trained, self.own, digest), progress) | _costs(trained)
+        atomic_write_json(path, {"config_sha256": digest, "figures": figures})
+        return figures
+
+    @property
+    def _steps(self) -> int:
+        return self.config.federation.rounds * self.config.train.steps * len(self.config.hospitals)
+
+    @property
+    def _cases(self) -> int:
+        return 6 * self.config.evaluation.patients * self.config.evaluation.sampling_steps
+
+    def _trained(self, progress: RunProgress) -> Progress:
+        config = self.config
+        manifests = prepare_sites(config.hospitals, config.image_size, self.folder / "sites")
+        progress.stage(f"{self.rule}, seed {config.seed}: {self._steps} steps at {len(manifests)} sites")
+
+        def on_step(site: str, number: int, step: int, of: int, loss: float) -> None:
+            progress.advance(1, f"{self.rule} round {number} site {site} step {step}/{of} loss {loss:.4f}")
+
+        return run_federation(
+            config, manifests, self.own, cache_dir=self.folder / "features", callbacks=Callbacks(on_step=on_step)
+        )
+
+    def _quality(self, adapters: dict[str, AdapterState], progress: RunProgress) -> dict[str, float]:
+        """Every metric on the held-out cases, averaged over the adapters where each site has its own."""
+        config, judged = self.config, self.config.evaluation
+        model = CCFExp.from_base(config.base)
+        model.attach_adapter(config.adapter, config.seed)
+        cases = phantom_cases(judged.patients, config.image_size, config.hospitals)
+        sampling = SamplingConfig(judged.sampling_steps, 0.0, judged.sampler, judged.guidance)
+        scorer = Scorer(model, cases, sampling, 1, self.own / "pictures", config.threads)
+        drawn = {name: scorer.draw(name or "federated", adapter, progress) for name, adapter in adapters.items()}
+        scores = [scorer.score(name, pictures) for name, pictures in drawn.items()]
+        return {
+            metric.key: statistics.fmean(score.estimate(metric) for score in scores)
+            for metric in METRICS
+            if metric.key in _KEYS
+        }
+
+
+@dataclass(frozen=True)
+class BaseStudy(Study):
+    """What the base draws before any training: the floor of the table."""
+
+    def figures(self) -> dict[str, float]:
+        """Quality alone."""
+        with RunProgress(self._cases) as progress:
+            model = CCFExp.from_base(self.config.base)
+            model.attach_adapter(self.config.adapter, self.config.seed)
+            return self._quality({BASE: model.adapter_state()}, progress)
+
+
+def _costs(trained: Progress) -> dict[str, float]:
+    """Bytes each way, per site and round; seconds and bias per round."""
+    rounds = trained.history[1:]
+
+    def per_site(counts: str) -> float:
+        return statistics.fmean(value for record in rounds for value in getattr(record, counts).values())
+
+    biases = [record.bias for record in rounds if record.bias is not None]
+    costs = {"up_kb": per_site("received_bytes") / 1e3, "down_kb": per_site("sent_bytes") / 1e3}
+    costs["seconds"] = statistics.fmean(record.seconds for record in rounds)
+    return costs | ({"bias": statistics.fmean(biases)} if biases else {})
+
+
+def table(figures: dict[str, list[dict[str, float]]]) -> str:
+    """Markdown: every rule in every figure, mean and standard deviation over the seeds."""
+    metrics = [metric for metric in METRICS if metric.key in _KEYS]
+    heads = ["Rule", *(metric.label for metric in metrics), "Up, kB", "Down, kB", "s a round", "Bias"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for rule, seeds in figures.items():
+        cells = [_cell(seeds, metric.key, 4 if metric.key == "landmark_nme" else 3) for metric in metrics]
+        cells += [_mean(seeds, "up_kb", ".0f"), _mean(seeds, "down_kb", ".0f"), _mean(seeds, "seconds", ".1f")]
+        lines.append(f"| {rule} | " + " | ".join([*cells, _mean(seeds, "bias", ".1g")]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(seeds: Sequence[dict[str, float]], key: str, digits: int) -> str:
+    values = [figures[key] for figures in seeds]
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{spread}"
+
+
+def _mean(seeds: Sequence[dict[str, float]], key: str, form: str) -> str:
+    values = [figures[key] for figures in seeds if key in figures]
+    return format(statistics.fmean(values), form) if values else "–"
+
+
+def studies(words: Sequence[str], seeds: Sequence[int], folder: Path) -> list[Study]:
+    """What is to be measured.
+
+    Raises:
+        ConfigError: an unknown rule, or an override that does not fit.
+    """
+    known = choices(_GROUP)
+    overrides = [word for word in words if "=" in word]
+    wanted = [word for word in words if "=" not in word] or known
+    for rule in wanted:
+        if rule not in known:
+            raise ConfigError(f"unknown rule={rule!r}.{did_you_mean(rule, known)} Known: {', '.join(known)}")
+    made: list[Study] = [BaseStudy(BASE, load(_RUN, [*overrides, "seed=1"], RunConfig), folder)]
+    for rule in wanted:
+        for seed in seeds:
+            config = load(_RUN, [f"+{_GROUP}={rule}", *overrides, f"seed={seed}"], RunConfig)
+            preflight(config)
+            made.append(Study(rule, config, folder))
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m simulation.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", metavar="RULE | key=value", help="rules (default: all), overrides for all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--out", type=Path, default=Path("runs") / _RUN)
+    chosen = parser.parse_intermixed_args(arguments)
+    try:
+        print(_run(studies(chosen.words, chosen.seeds, chosen.out), chosen.out), end="")
+    except CCFExpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: the disk refused: {error.strerror}; free some space, give the command again", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on after the last complete round", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(planned: Sequence[Study], folder: Path) -> str:
+    torch.set_num_threads(planned[0].config.threads)
+    figures: dict[str, list[dict[str, float]]] = {}
+    for study in planned:
+        figures.setdefault(study.rule, []).append(study.figures())
+    text = table(figures)
+    atomic_write_text(folder / "table.md", text)
+    return text
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
