@@ -12,6 +12,7 @@ from configs.run import RunConfig
 from server import journal, lock
 from server.federation import Hooks
 from server.settle import base_model, run_folder, settle
+from strategies import registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,9 @@ class Deployment:
         return progress
 
     def _save_adapter(self, folder: Path, progress: Progress) -> None:
-        """As peft loads it, and `python -m ccfexp.sample`."""
+        """As peft loads it, and `python -m ccfexp.sample`; nothing where every site has a model of its own."""
+        if registry.make(progress.method).personal:
+            return
         model = base_model(self.config)
         about = {"base_sha256": model.base_sha256, "config_sha256": configs.config_hash(self.config)}
         save_adapter(

@@ -5,7 +5,7 @@ person needs, reasons of failure among it. Only public things are written: names
 
     {"kind": "started", "run_id": 7, "rounds": 4, "after": 0, ...}
     {"kind": "site", "run_id": 7, "round": 1, "site": "A", "refused": null, "seconds": 9.1, "metrics": {"loss": 0.2}}
-    {"kind": "round", "run_id": 7, "round": 1, "sites": ["A", "B"], "refused": {}, "loss": 0.2, "seconds": 9.3}
+    {"kind": "round", "run_id": 7, "round": 1, "sites": ["A", "B"], "refused": {}, "loss": 0.2, "bias": 1e-8, ...}
     {"kind": "failed", "run_id": 7, "error": "RoundError", "reason": "..."}    or    {"kind": "finished", ...}
 """
 
@@ -51,7 +51,9 @@ class Journal:
     def round(self, record: RoundRecord) -> None:
         """A round is complete and on the disk."""
         values = {"round": record.round_number, "sites": sorted(record.weights), "refused": record.refused}
-        self._write("round", values | {"loss": record.means().get("loss"), "seconds": record.seconds})
+        self._write(
+            "round", values | {"loss": record.means().get("loss"), "bias": record.bias, "seconds": record.seconds}
+        )
 
     def failed(self, error: BaseException) -> None:
         """The ServerApp ends. Only our own errors are quoted: they name neither files nor secrets."""

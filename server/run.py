@@ -150,6 +150,8 @@ def event_line(event: Event, registered: Sequence[str]) -> str:
         absent = f"; not connected: {', '.join(missing)}" if missing else ""
         loss = event.get("loss")
         mean = "" if loss is None else f", mean loss {loss:.4f}"
+        if event.get("bias") is not None:
+            mean += f", bias {event['bias']:.1g}"
         return (
             f"round {number} complete: {len(event.get('sites', []))} sites{mean}, {event.get('seconds'):.1f} s{absent}"
         )

@@ -72,6 +72,9 @@ def _metrics(outcome: Outcome, comparison: Comparison) -> dict[str, Any]:
                 "seconds": record.seconds,
                 "sites": record.metrics,
                 "refused": record.refused,
+                "received_bytes": record.received_bytes,
+                "sent_bytes": record.sent_bytes,
+                "bias": record.bias,
                 **record.evaluation,
             }
             for record in progress.history
@@ -97,6 +100,8 @@ def _write_tensorboard(histories: Mapping[str, Progress], folder: Path) -> None:
             for site, values in record.metrics.items():
                 if "loss" in values:  # a hospital may keep it to itself
                     writer.add_scalar(f"training_loss/{site}", values["loss"], record.round_number)
+            if record.bias is not None:
+                writer.add_scalar("bias", record.bias, record.round_number)
             for key, value in record.evaluation.items():
                 writer.add_scalar(key, value, record.round_number)
         writer.close()
@@ -193,6 +198,6 @@ def _facts(outcome: Outcome) -> RunFacts:
         steps_per_round=config.train.steps,
         adapter_parameters=parameters,
         adapter_bytes=raw,
-        wire_bytes_up=raw * sum(len(record.weights) for record in history),
-        wire_bytes_down=raw * len(config.hospitals) * config.federation.rounds,
+        wire_bytes_up=sum(sum(record.received_bytes.values()) for record in history),
+        wire_bytes_down=sum(sum(record.sent_bytes.values()) for record in history),
     )

@@ -23,6 +23,7 @@ from server.checkpoint import Progress
 from server.federation import Answer
 from simulation.baselines import POOLED, local_and_pooled, train_baseline
 from simulation.federate import Callbacks, Engine, run_federation
+from simulation.personal import adapters_of
 from simulation.progress import RunProgress
 from simulation.scoring import Scorer
 from simulation.sites import composition, prepare_sites
@@ -98,6 +99,11 @@ class Outcome:
     def adapter(self) -> AdapterState:
         """The federated adapter."""
         return self.histories[FEDERATED].adapter
+
+    @property
+    def adapters(self) -> dict[str, AdapterState]:
+        """The same, named by nothing; or those of the sites, where each has its own."""
+        return adapters_of(self.histories[FEDERATED], self.plan.folder, config_hash(self.plan.config))
 
 
 def simulate(plan: Plan, progress: RunProgress) -> Outcome:
@@ -190,7 +196,8 @@ def _federate(outcome: Outcome, progress: RunProgress) -> None:
     share = units * rounds * config.train.steps * len(config.hospitals)
     progress.skip_to(share)
     about = {"base_sha256": scorer.model.base_sha256, "config_sha256": config_hash(config), "rounds": str(rounds)}
-    save_adapter(plan.folder / "adapter", outcome.adapter, scorer.model, config.adapter, about)
+    for site, adapter in outcome.adapters.items():
+        save_adapter(plan.folder / "adapter" / site, adapter, scorer.model, config.adapter, about)
 
 
 def _validation(outcome: Outcome, number: int, adapter: AdapterState) -> dict[str, float]:
@@ -236,12 +243,23 @@ def _train_baselines(outcome: Outcome, progress: RunProgress) -> None:
         progress.skip_to(share)
 
 
+def _drawn_by_all(scorer: Scorer, adapters: dict[str, AdapterState], progress: RunProgress) -> torch.Tensor:
+    """Where every site has a model of its own, people are shared out among them: uint8 [C,3,H,W]."""
+    drawn = [scorer.draw(f"site {site}", adapters[site], progress) for site in sorted(adapters)]
+    place = {person: index % len(drawn) for index, person in enumerate(sorted(set(scorer.cases.subject_C)))}
+    return torch.stack([drawn[place[person]][case] for case, person in enumerate(scorer.cases.subject_C)])
+
+
 def _score(outcome: Outcome, progress: RunProgress) -> None:
     scorer = outcome.scorer
     trained = {name: history.adapter for name, history in outcome.histories.items()}
     adapters: dict[str, AdapterState | None] = {BASE: None, **trained}
     progress.stage(f"drawing {len(scorer.cases)} held-out cases with each of {len(adapters)} models")
+    personal = {site: adapter for site, adapter in outcome.adapters.items() if site}
     for name, adapter in adapters.items():
-        outcome.pictures[name] = scorer.draw(name, adapter, progress)
+        if name == FEDERATED and personal:
+            outcome.pictures[name] = _drawn_by_all(scorer, personal, progress)
+        else:
+            outcome.pictures[name] = scorer.draw(name, adapter, progress)
         outcome.scores[name] = scorer.score(name, outcome.pictures[name])
     outcome.scores[TARGET] = scorer.score_target()

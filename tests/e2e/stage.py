@@ -169,12 +169,20 @@ class Stage:
         return load_site(None, self.kits.folder / name / "site.yaml")
 
     def settle_site(
-        self, name: str, manifest: Path, *, approve: bool = True, registered: bool = True, **changed: object
+        self,
+        name: str,
+        manifest: Path,
+        *,
+        approve: bool = True,
+        registered: bool = True,
+        max_rank: int = 16,
+        **changed: object,
     ) -> Site:
         """What a hospital does with its kit before it starts."""
         path = self.kits.folder / name / "site.yaml"
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         values |= {"manifest": str(manifest), "port": free_ports(1)[0], "poll_s": 0.5, "threads": 1} | changed
+        values["policy"]["max_rank"] = max_rank
         path.write_text(yaml.safe_dump(values), encoding="utf-8")
         self.call("client.keygen", "--site-file", str(path))
         if approve:

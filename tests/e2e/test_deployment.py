@@ -36,6 +36,7 @@ pytestmark = [
     pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
 ]
 SITES = ("A", "B", "C")
+RANKS = {"A": 16, "B": 8, "C": 4}  # C has a small GPU: the run's rank is 8, and the rule becomes flex
 PATIENT = "Jane-Doe-1961"  # planted where a hospital might have it: in a folder's name and in EXIF
 SMALL = [
     "train.steps=2",
@@ -53,7 +54,8 @@ def overrides(name: str, **changed: str) -> list[str]:
 
 def config(name: str, **changed: str) -> RunConfig:
     """Its configuration."""
-    return configs.load("demo", overrides(name, **changed), RunConfig)
+    ranks = f"site_ranks={[RANKS[site] for site in SITES]}"
+    return configs.load("demo", [*overrides(name, **changed), ranks], RunConfig)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def relay_and_stage(
         relay = Relay(stage.kits.addresses().port)
         for name in SITES:
             door = relay.port if name == "A" else stage.kits.addresses().port
-            stage.settle_site(name, data[name], superlink=f"127.0.0.1:{door}")
+            stage.settle_site(name, data[name], superlink=f"127.0.0.1:{door}", max_rank=RANKS[name])
             stage.start_site(name)
         for name in SITES:
             stage.wait(f"site {name}", lambda name=name: stage.connected(name))  # type: ignore[misc]
@@ -145,6 +147,7 @@ def test_the_deployment_gives_the_simulations_adapter_and_writes_down_every_byte
     close(adapter(stage, "first"), simulated)
     for name in SITES:
         assert kinds(stage.ledger(name))[:4] == [ledger.NAME, *[ledger.UPDATE] * 3]
+        assert stage.ledger(name)[1].facts["rank"] == min(8, RANKS[name])
     facts = [entry.facts for entry in stage.ledger("A")]
     counted, signs = (sum(int(fact.get(name, 0)) for fact in facts) for name in ("bytes", "signs"))
     assert counted + signs == pytest.approx(sent, rel=0.02)
