@@ -75,6 +75,7 @@ def decode_message(records: RecordDict) -> AdapterMessage:
     terms, public, manifest, flat_P = _parts(records, {_ARRAYS, _TERMS}, "float32")
     client_config = _value(public, "client_config", str)
     _check_text("client_config", client_config)
+    manifest.only(terms.uploaded)  # refuses a message that asks for what it does not bring
     return AdapterMessage(terms, manifest, flat_P, client_config)
 
 
