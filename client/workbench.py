@@ -130,12 +130,13 @@ class Workbench:
             model.load_adapter_state(start)
         except (WireError, CheckpointError) as error:
             raise RequestRefusedError(str(error)) from error
-        train_only(model, cast("Factors", terms.trained))
+        factors = cast("Factors", terms.trained)
+        train_only(model, factors)
         seed = site_seed(part.seed, site)
         result = train_local(
             model,
             self._site_data(model, site),
-            part.train,
+            part.train.of_factors(factors),
             seed=seed,
             round_number=terms.round_number,
             threads=self._plan.threads or 1,
