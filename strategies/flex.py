@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from strategies.aggregation import GlobalState, Roles, SiteUpdate, one_by_one
-from strategies.products import Bank, Product, decomposed, layers_of
+from strategies.products import Bank, Layer, Product, layers_of, significant
 from strategies.rules import RuleOptions
 from strategies.stacking import Views, site_products
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from strategies.aggregation import Wide
 
@@ -47,21 +47,35 @@ class Flex:
         flat_P = np.zeros(before.manifest.parameters)
         residual = dict(before.residual)
         for layer in layers_of(before.manifest):
-            bank = Bank()
-            for product, share_R in zip(products, share_KR, strict=True):
-                mine = product(layer.name)
-                bank.add(Product(mine.up_MR * share_R[: mine.rank], mine.down_RN))
-            _add_unseen(bank, before, layer.name, share_KR)
-            whole = decomposed(bank.total())
-            if not whole.up_MR.any():  # nothing learnt yet: singular vectors of zero would be arbitrary
-                layer.write(flat_P, layer.product(before.flat_P))
-                continue
-            layer.write(flat_P, whole.first(layer.rank), before.scale)
-            if self.options.combine.residual and whole.rank > layer.rank:
-                base = Bank(before.residual.get(layer.name))
-                base.add(whole.after(layer.rank))
-                residual[layer.name] = base.total()
+            self._cut(before, layer, _summed(before, layer, products, share_KR), flat_P, residual)
         return replace(before.with_values(flat_P), residual=residual)
+
+    def _cut(
+        self, before: GlobalState, layer: Layer, whole: Product, flat_P: Wide, residual: dict[str, Product]
+    ) -> None:
+        """Write the best components of a layer's sum into the adapter, and the others, if asked for, to the base."""
+        if not whole.up_MR.any():  # nothing learnt: singular vectors of zero would be arbitrary, so A stays
+            layer.write(flat_P, layer.product(before.flat_P, 0.0))
+            return
+        layer.write(flat_P, whole.first(layer.rank), before.scale)
+        width = significant(whole)  # rounding is not worth its place in a message
+        if self.options.combine.residual and width > layer.rank:
+            base = Bank(before.residual.get(layer.name))
+            base.add(whole.first(width).after(layer.rank))
+            residual[layer.name] = base.total()
+
+
+def _summed(before: GlobalState, layer: Layer, products: list[Callable[[str], Product]], share_KR: Wide) -> Product:
+    """The sum of the sites' products of a layer, decomposed; components that nobody has stay as they were."""
+    bank = Bank()
+    for product, share_R in zip(products, share_KR, strict=True):
+        mine = product(layer.name)
+        bank.add(Product(mine.up_MR * share_R[: mine.rank], mine.down_RN))
+    unseen_R = share_KR.sum(0) == 0
+    if unseen_R.any():
+        kept = layer.product(before.flat_P, before.scale)
+        bank.add(Product(kept.up_MR[:, unseen_R], kept.down_RN[unseen_R]))
+    return bank.decomposed()
 
 
 def component_shares(updates: list[SiteUpdate], rank: int) -> Wide:
@@ -71,12 +85,3 @@ def component_shares(updates: list[SiteUpdate], rank: int) -> Wide:
     total_R = weight_KR.sum(0)
     shares_KR: Wide = weight_KR / np.where(total_R > 0, total_R, 1.0)
     return shares_KR
-
-
-def _add_unseen(bank: Bank, before: GlobalState, name: str, share_KR: Wide) -> None:
-    """Components that no site of this round has stay as they were."""
-    unseen_R = share_KR.sum(0) == 0
-    if unseen_R.any():
-        layer = next(layer for layer in layers_of(before.manifest) if layer.name == name)
-        product = layer.product(before.flat_P, before.scale)
-        bank.add(Product(product.up_MR[:, unseen_R], product.down_RN[unseen_R]))

@@ -1,4 +1,4 @@
-"""Products U D of two thin matrices, one for each layer of the model, without ever writing the m x n matrix out.
+"""Products U D of two thin matrices, one for each layer; the m x n matrix is written out only where it is smaller.
 
 A linear layer's factors are A [r,n] and B [m,r]; a convolution's A [r,c,k,k] is read as [r, c k k] and its B [m,r,1,1]
 as [m,r]: the same algebra holds.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 Wide = npt.NDArray[np.float64]
+_ROWS = 64  # of a matrix that are added to at a time
 
 
 @dataclass(frozen=True)
@@ -111,31 +112,72 @@ def decomposed(product: Product) -> Product:
     left_ML, up_LR = np.linalg.qr(product.up_MR)
     right_NK, down_KR = np.linalg.qr(product.down_RN.T)
     u_LS, values_S, v_SK = np.linalg.svd(up_LR @ down_KR.T, full_matrices=False)
-    down_SN = v_SK @ right_NK.T
-    largest_S = np.abs(down_SN).argmax(1)
-    sign_S = np.where(np.take_along_axis(down_SN, largest_S[:, None], 1)[:, 0] < 0, -1.0, 1.0)
-    return Product(left_ML @ u_LS * (values_S * sign_S), down_SN * sign_S[:, None])
+    return _signed(left_ML @ u_LS, values_S, v_SK @ right_NK.T)
+
+
+def _signed(left_MS: Wide, values_S: Wide, down_SN: Wide) -> Product:
+    """With signs that do not depend on how the decomposition was made; writes over its arguments."""
+    sign_S = np.where(-down_SN.min(1) > down_SN.max(1), -1.0, 1.0)
+    down_SN *= sign_S[:, None]
+    left_MS *= values_S * sign_S
+    return Product(left_MS, down_SN)
+
+
+def significant(product: Product) -> int:
+    """How many components of a decomposed product are more than rounding (as `numpy.linalg.matrix_rank` judges)."""
+    values_R = np.linalg.norm(product.up_MR, axis=0)
+    size = max(len(product.up_MR), product.down_RN.shape[1])
+    return int(np.count_nonzero(values_R > values_R.max() * size * np.finfo(np.float64).eps))
 
 
 class Bank:
-    """A sum of products that grows no wider than twice the layer: it is decomposed, without loss, when it would."""
+    """A sum of products in no more room than twice the matrix, however many are added.
+
+    Factors are kept side by side; those that would take more room than the m x n matrix are added up in one instead,
+    which is exact, and quicker than decomposing them again and again.
+    """
 
     def __init__(self, start: Product | None = None) -> None:
         """Begin with nothing, or with a product."""
-        self._parts = [] if start is None or not start.rank else [start]
+        self._parts: list[Product] = []
+        self._matrix_MN: Wide | None = None
+        if start is not None:
+            self.add(start)
 
     def add(self, product: Product) -> None:
         """Add a product to the sum."""
         self._parts.append(product)
-        width = sum(part.rank for part in self._parts)
-        limit = min(len(product.up_MR), product.down_RN.shape[1])
-        if width > 2 * limit:
-            self._parts = [decomposed(stacked(self._parts))]
+        outputs, inputs = len(product.up_MR), product.down_RN.shape[1]
+        if sum(part.rank for part in self._parts) * (outputs + inputs) > outputs * inputs:
+            self._add_up()
 
     def total(self) -> Product:
-        """The sum, as wide as what was added, or decomposed where that is wider than the layer."""
+        """The sum: as wide as what was added, and no wider than the layer."""
+        if self._matrix_MN is None:
+            return stacked(self._parts)
+        self._add_up()
+        outputs, inputs = self._matrix_MN.shape
+        if outputs <= inputs:
+            return Product(np.eye(outputs), self._matrix_MN)
+        return Product(self._matrix_MN, np.eye(inputs))
+
+    def decomposed(self) -> Product:
+        """The sum by its singular values, as `decomposed`."""
+        if self._matrix_MN is None:
+            return decomposed(stacked(self._parts))
+        self._add_up()
+        return _signed(*np.linalg.svd(self._matrix_MN, full_matrices=False))
+
+    def _add_up(self) -> None:
+        if not self._parts:
+            return
         whole = stacked(self._parts)
-        return decomposed(whole) if whole.rank > min(len(whole.up_MR), whole.down_RN.shape[1]) else whole
+        self._parts = []
+        if self._matrix_MN is None:
+            self._matrix_MN = np.zeros((len(whole.up_MR), whole.down_RN.shape[1]))
+        for start in range(0, len(whole.up_MR), _ROWS):
+            rows = slice(start, start + _ROWS)
+            self._matrix_MN[rows] += whole.up_MR[rows] @ whole.down_RN
 
 
 def residual_entries(residual: Mapping[str, Product], manifest: AdapterManifest) -> dict[str, FlatArray]:
