@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 Wide = npt.NDArray[np.float64]
-BLOCK = 1 << 15  # numbers worked on at a time: they stay in the processor's cache
+BLOCK = 1 << 18  # numbers worked on at a time, 2 MB in double precision: few calls, and the cache still holds them
 
 
 class Numbers(Protocol):
@@ -94,7 +94,7 @@ class SiteUpdate:
 
 
 def one_by_one(updates: Iterable[SiteUpdate]) -> Iterator[SiteUpdate]:
-    """The updates, each checked as it is taken.
+    """The updates, each checked as it is taken and let go before the next is asked for.
 
     Raises:
         RoundError: no update, a site twice or out of order, a weight that is not finite and above 0.
@@ -107,5 +107,6 @@ def one_by_one(updates: Iterable[SiteUpdate]) -> Iterator[SiteUpdate]:
             raise RoundError(f"weight={update.weight!r} of site {update.site!r} must be finite and above 0")
         last_site = update.site
         yield update
+        del update
     if not last_site:
         raise RoundError("updates=0 to average, need at least 1; see the refusals of this round for the reasons")

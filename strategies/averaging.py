@@ -14,14 +14,16 @@ import numpy as np
 
 from ccfexp.errors import RoundError
 from strategies.aggregation import BLOCK, one_by_one
-from strategies.packing import trained_letter
+from strategies.packing import refusal, trained_letter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from strategies.aggregation import SiteUpdate, Wide
     from strategies.options import CombineOptions
     from strategies.packing import AdapterManifest
+
+_TOGETHER = 8  # blocks of different updates in memory at a time, where a centre needs all of them
 
 
 def combined_change(
@@ -40,7 +42,7 @@ def combined_change(
 
     Raises:
         RoundError: as `one_by_one`; ranks that differ where a robust centre compares number by number.
-        WireError: a site's factors are not those of the manifest at a rank of at most the run's.
+        WireError: a site's factors are not those of the manifest at its rank, or as `at_rank`.
     """
     if options.centre == "mean":
         return _weighted_mean(manifest, scale, updates)
@@ -52,23 +54,31 @@ def combined_change(
 
 def _weighted_mean(manifest: AdapterManifest, scale: float, updates: Iterable[SiteUpdate]) -> Wide:
     total_P = np.zeros(manifest.parameters)
-    scratch = np.empty(BLOCK)
+    scratch = np.empty(min(BLOCK, manifest.parameters))
     everywhere = 0.0  # weight of the sites that have every component
     partial: dict[int, float] = {}  # rank -> weight of the sites that have so many components
     for update in one_by_one(updates):
         if update.manifest == manifest and update.scale == scale:
-            for part in _blocks(manifest.parameters):
-                scaled = np.multiply(update.change_P[part], update.weight, out=scratch[: part.stop - part.start])
-                total_P[part] += scaled
+            _add_whole(total_P, update, scratch)
             everywhere += update.weight
         else:
             _add_narrower(total_P, manifest, scale, update)
             partial[update.rank] = partial.get(update.rank, 0.0) + update.weight
+        del update  # before the next is asked for: two would need twice the memory
     if not partial:
         total_P /= everywhere
         return total_P
     _divide_by_component(total_P, manifest, everywhere, partial)
     return total_P
+
+
+def _add_whole(total_P: Wide, update: SiteUpdate, scratch: Wide) -> None:
+    """Add a site's factors, times its weight. Float32 is widened first: products rounded to it would not add up."""
+    for part in _blocks(len(total_P)):
+        weighted = scratch[: part.stop - part.start]
+        np.copyto(weighted, update.change_P[part])
+        weighted *= update.weight
+        total_P[part] += weighted
 
 
 def _add_narrower(total_P: Wide, manifest: AdapterManifest, scale: float, update: SiteUpdate) -> None:
@@ -111,25 +121,45 @@ def _divide_by_component(
 
 
 def at_rank(manifest: AdapterManifest, rank: int) -> AdapterManifest:
-    """The same factors with so many components. A base residual keeps its own."""
+    """The same factors with so many components. A base residual keeps its own.
+
+    Raises:
+        WireError: they have fewer.
+    """
 
     def narrowed(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         letter = trained_letter(name)
-        if letter == "A":
-            return (rank, *shape[1:])
-        return shape if letter is None else (shape[0], rank, *shape[2:])
+        if letter is None:
+            return shape
+        if not 1 <= rank <= (own := shape[0] if letter == "A" else shape[1]):
+            raise refusal("rank", "rank", rank, f"1 to {own}")
+        return (rank, *shape[1:]) if letter == "A" else (shape[0], rank, *shape[2:])
 
     return type(manifest)(tuple((name, narrowed(name, shape)) for name, shape in manifest.entries))
+
+
+def largest_share(taken: Sequence[tuple[float, int, float]]) -> float:
+    """How far one site can move the mean: the largest factor from a change of its own to a change of the mean.
+
+    Args:
+        taken: weight, rank, and alpha / r over the run's, of every site. In the highest component that a site has the
+            others are fewest, and there its share is largest.
+    """
+    return max(
+        weight * max(1.0, ratio) / sum(other for other, having, _ in taken if having >= rank)
+        for weight, rank, ratio in taken
+    )
 
 
 def _robust_centre(parameters: int, updates: list[SiteUpdate], options: CombineOptions) -> Wide:
     """Median, or mean without the extremes, number by number (Yin et al. 2018, arXiv:1803.01498).
 
-    Weights do not count: a site that lies about its patients must not gain by it.
+    Weights do not count: a site that lies about its patients must not gain by it. The mean leaves out one site at
+    either end at least, as soon as there are three: with a fifth of four, none, it would be no more than a mean.
     """
     centre_P = np.empty(parameters)
-    cut = math.floor(options.trim * len(updates)) if options.centre == "trimmed_mean" else 0
-    for part in _blocks(parameters):
+    cut = max(1, math.floor(options.trim * len(updates) + 1e-9)) if len(updates) > 2 else 0
+    for part in _blocks(parameters, min(BLOCK, max(1, _TOGETHER * BLOCK // len(updates)))):
         change_KP = np.stack([update.change_P[part] for update in updates]).astype(np.float64)
         if options.centre == "median":
             centre_P[part] = np.median(change_KP, axis=0)
@@ -139,9 +169,10 @@ def _robust_centre(parameters: int, updates: list[SiteUpdate], options: CombineO
     return centre_P
 
 
-def _blocks(parameters: int) -> Iterator[slice]:
-    for start in range(0, parameters, BLOCK):
-        yield slice(start, min(start + BLOCK, parameters))
+def _blocks(parameters: int, length: int = 0) -> Iterator[slice]:
+    step = length or BLOCK
+    for start in range(0, parameters, step):
+        yield slice(start, min(start + step, parameters))
 
 
 def too_long(updates: list[SiteUpdate], factor: float) -> dict[str, str]:

@@ -43,12 +43,16 @@ class BiasMeter:
     def watching(self, updates: Iterable[SiteUpdate]) -> Iterator[SiteUpdate]:
         """Pass updates on, taking note of each. Raises WireError as `site_products`."""
         for update in updates:
-            products = site_products(self.before, update, self._views)
-            for index, layer in enumerate(layers_of(self.before.manifest)):
-                seen = update.weight * _seen(products(layer.name), self._vectors(index, layer.inputs))
-                self._ideal[layer.name] = self._ideal.get(layer.name, 0.0) + seen
-            self._weight += update.weight
+            self._note(update)
             yield update
+            del update  # before the next is asked for
+
+    def _note(self, update: SiteUpdate) -> None:
+        products = site_products(self.before, update, self._views)
+        for index, layer in enumerate(layers_of(self.before.manifest)):
+            seen = update.weight * _seen(products(layer.name), self._vectors(index, layer.inputs))
+            self._ideal[layer.name] = self._ideal.get(layer.name, 0.0) + seen
+        self._weight += update.weight
 
     def distance(self, after: GlobalState) -> float:
         """|applied - ideal| / |ideal| over all layers; 0 where both are zero."""

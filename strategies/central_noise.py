@@ -2,7 +2,8 @@
 
 It hides how much any one *site* moved the mean from whoever sees the adapter, and from nobody who sees the updates: the
 coordinator still does. Its size follows from what one site can do at most, C max_i p_i, with the weights of this very
-round: a fixed number of sites in its place gives too little noise as soon as hospitals are unequal or one drops out.
+round: a fixed number of sites in its place gives too little noise as soon as hospitals are unequal or one drops out. A
+component that few sites have is averaged over those, so that the largest p_i is that of the component where it is most.
 This is no statement about patients and no (epsilon, delta) is claimed for it.
 """
 
@@ -14,8 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from strategies.aggregation import Wide
 
 
@@ -33,8 +32,8 @@ class CentralNoise:
     bound: float
     generator: np.random.Generator = field(repr=False)
 
-    def added_to(self, change_P: Wide, weights: Sequence[float]) -> Wide:
-        """The mean change with noise."""
-        deviation = self.multiplier * self.bound * max(weights) / sum(weights)
+    def added_to(self, change_P: Wide, largest_share: float) -> Wide:
+        """The mean change with noise; the share as `averaging.largest_share` has it."""
+        deviation = self.multiplier * self.bound * largest_share
         noisy_P: Wide = change_P + self.generator.normal(0.0, deviation, change_P.shape)
         return noisy_P

@@ -15,7 +15,8 @@ class CombineOptions:
 
     Attributes:
         centre: the weighted mean, or one that a few suspicious sites cannot move far (every site then counts alike).
-        trim: of the trimmed mean: the share of sites left out at either end of every number.
+        trim: of the trimmed mean: the share of sites left out at either end of every number; one at least, where
+            there are three.
         norm_filter: an update longer than so many times the median of all is left out; 0 lets all in.
         residual: of flex: what the adapter's rank cannot hold is moved into the base instead of being lost.
 

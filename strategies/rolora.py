@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ccfexp.errors import RoundError
 from strategies.aggregation import GlobalState, Roles, SiteUpdate
-from strategies.rules import RuleOptions, averaged, positions
+from strategies.rules import RuleOptions, averaged, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +39,6 @@ class RoLoRA:
             RoundError: as `combined_change`; A is to be trained while every B is zero, which teaches nothing.
         """
         letter = self.roles(round_number).uploaded
-        if letter == "A" and not before.flat_P[positions(before.manifest, "B")].any():
+        if letter == "A" and not any(before.flat_P[whole].any() for whole, _ in places(before.manifest, "B")):
             raise RoundError(f"round {round_number} trains A while B is zero, so nothing is learnt; train B first")
         return averaged(before, letter, updates, self.options)

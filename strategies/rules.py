@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from strategies.averaging import combined_change
+from strategies.averaging import combined_change, largest_share
 from strategies.central_noise import CentralNoise
 from strategies.optimisers import server_step
 from strategies.options import CombineOptions, ServerOptimiser
@@ -65,30 +64,40 @@ class Rule(Protocol):
 
 def averaged(before: GlobalState, letters: str, updates: Iterable[SiteUpdate], options: RuleOptions) -> GlobalState:
     """The state after adding the combined change of some factors. Raises RoundError as `combined_change`."""
-    weights: list[float] = []
+    taken: list[tuple[float, int, float]] = []
     change_P = combined_change(
-        before.manifest.only(letters), before.scale, _noting_weights(updates, weights), options.combine
+        before.manifest.only(letters), before.scale, _noting(updates, before.scale, taken), options.combine
     )
     if options.noise is not None:
-        change_P = options.noise.added_to(change_P, weights)
+        change_P = options.noise.added_to(change_P, largest_share(taken))
     step_P, memory = server_step(change_P, letters, options.optimiser, before.memory)
-    flat_P = before.flat_P.astype(np.float64)
-    flat_P[positions(before.manifest, letters)] += step_P
-    return replace(before.with_values(flat_P), memory=memory)
+    flat_P = before.flat_P.copy()
+    for whole, part in places(before.manifest, letters):
+        flat_P[whole] += step_P[part]  # in double precision, rounded once
+    return replace(before, flat_P=flat_P, memory=memory)
 
 
-def _noting_weights(updates: Iterable[SiteUpdate], weights: list[float]) -> Iterator[SiteUpdate]:
+def _noting(updates: Iterable[SiteUpdate], scale: float, taken: list[tuple[float, int, float]]) -> Iterator[SiteUpdate]:
+    """Pass updates on, taking note of what their share depends on."""
     for update in updates:
-        weights.append(update.weight)
+        taken.append((update.weight, update.rank, update.scale / scale))
         yield update
+        del update
 
 
-def positions(manifest: AdapterManifest, letters: str) -> npt.NDArray[np.bool_]:
-    """Where the factors of some letters stand in a flat array, as a mask."""
-    mask_P = np.empty(manifest.parameters, bool)
-    start = 0
+@lru_cache(maxsize=32)
+def places(manifest: AdapterManifest, letters: str) -> tuple[tuple[slice, slice], ...]:
+    """Where the factors of some letters stand in a flat array of all, and in one of themselves; neighbours as one."""
+    found: list[tuple[slice, slice]] = []
+    start = length = 0
     for name, shape in manifest.entries:
-        stop = start + int(np.prod(shape))
-        mask_P[start:stop] = trained_letter(name) in set(letters)
-        start = stop
-    return mask_P
+        size = math.prod(shape)
+        if trained_letter(name) in set(letters):
+            here = (slice(start, start + size), slice(length, length + size))
+            if found and found[-1][0].stop == start:
+                first, second = found.pop()
+                here = (slice(first.start, start + size), slice(second.start, length + size))
+            found.append(here)
+            length += size
+        start += size
+    return tuple(found)

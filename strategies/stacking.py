@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from strategies.aggregation import GlobalState, SiteUpdate
+    from strategies.packing import AdapterManifest
 
 
 Views = dict[tuple[int, float], "GlobalState"]
@@ -28,6 +31,9 @@ def view_of(state: GlobalState, rank: int, scale: float | None = None, *, keep_t
         rank: the site's, at most the run's.
         scale: the site's alpha / r; the run's if None. B is written so that the product is the same.
         keep_tail: whether the components that the site cannot train are part of its base (they are left out if not).
+
+    Raises:
+        WireError: as `at_rank`.
     """
     own = state.scale if scale is None else scale
     layers = layers_of(state.manifest)
@@ -54,7 +60,7 @@ def site_products(before: GlobalState, update: SiteUpdate, views: Views) -> Call
         views: of this state, kept between calls: sites of one rank got the same.
 
     Raises:
-        WireError: the update's factors are not those that the site got.
+        WireError: the update's factors are not those that the site got, or as `at_rank`.
     """
     key = (update.rank, update.scale)
     if key not in views:
@@ -63,21 +69,27 @@ def site_products(before: GlobalState, update: SiteUpdate, views: Views) -> Call
     letters = {trained_letter(name) or "" for name in update.manifest.names}
     view.manifest.only("".join(letters)).check_equal(update.manifest)
     places = {layer.name: layer for layer in layers_of(view.manifest)}
-    starts = {}
-    start = 0
-    for name, shape in update.manifest.entries:
-        stop = start + int(np.prod(shape))
-        starts[name] = slice(start, stop)
-        start = stop
+    uploaded = _places(update.manifest)
 
     def product(name: str) -> Product:
         layer = places[name]
         sent = layer.product(view.flat_P)
         parts = {"A": sent.down_RN, "B": sent.up_MR}
         for letter, values in parts.items():
-            place = starts.get(f"{name}.lora_{letter}.weight")
+            place = uploaded.get(f"{name}.lora_{letter}.weight")
             if place is not None:
                 parts[letter] = values + np.asarray(update.change_P[place], np.float64).reshape(values.shape)
         return Product(update.scale * parts["B"], parts["A"])
 
     return product
+
+
+@lru_cache(maxsize=32)
+def _places(manifest: AdapterManifest) -> dict[str, slice]:
+    """Where each tensor stands; one table for all sites of a rank."""
+    found, start = {}, 0
+    for name, shape in manifest.entries:
+        stop = start + math.prod(shape)
+        found[name] = slice(start, stop)
+        start = stop
+    return found
