@@ -63,14 +63,7 @@ class FederationConfig:
         self._check_rule()
 
     def _check_rule(self) -> None:
-        rule = registry.chosen(self.strategy, private=False, mixed_ranks=False)
-        registry.check_combination(
-            rule,
-            self.combine,
-            self.optimiser,
-            secure_aggregation=self.secure_aggregation,
-            central_noise=self.central_noise > 0,
-        )
+        rule = self.rule(mixed_ranks=False)
         if self.secure_aggregation:
             raise ConfigError(
                 f"federation.secure_aggregation=true goes with strategy={rule}, but this release has no protocol for "
@@ -78,8 +71,21 @@ class FederationConfig:
             )
 
     def rule(self, *, mixed_ranks: bool) -> str:
-        """The name of the rule that runs."""
-        return registry.chosen(self.strategy, private=False, mixed_ranks=mixed_ranks)
+        """The name of the rule that runs.
+
+        Raises:
+            ConfigError: it does not go with the other settings. "auto" is known only when the sites are: what flex
+                does not do, noise or a robust centre, must not be left out without a word.
+        """
+        rule = registry.chosen(self.strategy, private=False, mixed_ranks=mixed_ranks)
+        registry.check_combination(
+            rule,
+            self.combine,
+            self.optimiser,
+            secure_aggregation=self.secure_aggregation,
+            central_noise=self.central_noise > 0,
+        )
+        return rule
 
 
 @dataclass(frozen=True)
