@@ -99,11 +99,16 @@ def checked_content(reply: Message | None) -> RecordDict:
     if reply is None or (reply.has_error() and reply.error.code in _LOST):
         raise WireError("wire check 'reply' failed: reply=None, expected one in time; the site is offline or too slow")
     if reply.has_error():
-        reason = "".join(sign if sign.isprintable() else " " for sign in str(reply.error.reason)[:_MAX_REASON])
+        reason = shown(str(reply.error.reason), _MAX_REASON)
         raise WireError(
             f"wire check 'reply' failed: error={reply.error.code}, expected an update; the site says: {reason}"
         )
     return reply.content
+
+
+def shown(text: str, longest: int) -> str:
+    """Foreign text for a log: short, and on one line."""
+    return "".join(sign if sign.isprintable() else " " for sign in text[:longest])
 
 
 def array_bytes(reply: Message | None) -> int:

@@ -15,7 +15,7 @@ from flwr.app import MessageType, RecordDict
 from ccfexp.errors import RoundError, WireError
 from configs.federation import FederationConfig
 from server.checkpoint import RoundRecord
-from server.exchange import Envelope, Patience, array_bytes, checked_content, exchange, in_order
+from server.exchange import Envelope, Patience, array_bytes, checked_content, exchange, in_order, shown
 from server.shelf import Shelf
 from server.standing import Messages
 from strategies import wire
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from server.roster import Member
 
 log = logging.getLogger(__name__)
+_MAX_REASON = 400  # characters of a refusal; what a site says itself is a part of it
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,9 @@ class Round:
         outcome: SiteUpdate | str
         metrics: Mapping[str, float] = {}
         try:
-            update = wire.decode_update(checked_content(reply), bounds)
+            update = _read(reply, bounds)
         except WireError as error:
-            outcome = str(error)
+            outcome = shown(str(error), _MAX_REASON)
             log.warning("round %d: the reply of site %s is not used: %s", number, site, outcome)
         else:
             metrics = update.metrics
@@ -164,3 +165,15 @@ class Round:
             del self.record.weights[site]
             del self.record.metrics[site]
         yield from (update for update in everyone if update.site not in dropped)
+
+
+def _read(reply: Message | None, bounds: wire.UpdateBounds) -> wire.AdapterUpdate:
+    """The update in a reply. Raises WireError for whatever else it may be."""
+    try:
+        return wire.decode_update(checked_content(reply), bounds)
+    except WireError:
+        raise
+    except Exception as error:  # the border: whatever a reply is made of, the round goes on without it
+        raise WireError(
+            f"wire check 'reply' failed: content={type(error).__name__}, expected an update that can be read"
+        ) from error
