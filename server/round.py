@@ -79,15 +79,16 @@ class Round:
             RoundError: at the end, if there were too few.
             CheckpointError: an update could not be kept on the disk.
         """
-        config, needed = self.config, self._needed(len(members))
-        patience = self.patience
-        if config.grace_s is not None:
-            patience = replace(patience, enough=needed, grace_s=config.grace_s)
+        needed = self._needed(len(members))
         rank = self.messages.terms.rank
         self.record.ranks.update({site: min(member.max_rank, rank) for site, member in members.items()})
         envelopes = (Envelope(site, member.node, self._content(site)) for site, member in members.items())
         number = self.record.round_number
-        arrivals = exchange(grid, envelopes, MessageType.TRAIN, str(number), patience)
+        # A reply that is refused does not count: it must not end the wait for those that would be used.
+        arrivals = exchange(
+            grid, envelopes, MessageType.TRAIN, str(number), self._patience(),
+            enough=lambda: len(self.record.metrics) >= needed,
+        )  # fmt: skip
         began = time.monotonic()
         screened = ((site, self._screened(site, reply, began)) for site, reply in arrivals)
         usable = self._used(in_order(list(members), screened, self._kept))
@@ -100,7 +101,14 @@ class Round:
             )
 
     def _needed(self, asked: int) -> int:
-        return max(self.config.min_sites, math.ceil(self.config.min_fraction * asked))
+        share = self.config.min_fraction * asked
+        return max(self.config.min_sites, math.ceil(share - 1e-9))  # 0.55 of 100 is 55, and 55.00000000000001 in binary
+
+    def _patience(self) -> Patience:
+        # Where sites queue for one machine, the last of them has not begun when enough have answered.
+        if self.config.grace_s is None or math.isinf(self.patience.timeout_s):
+            return self.patience
+        return replace(self.patience, grace_s=self.config.grace_s)
 
     def _content(self, site: str) -> RecordDict:
         """What a site is sent; one content for all of one rank, so that it costs memory once."""
@@ -132,7 +140,7 @@ class Round:
             self.record.metrics[site] = dict(metrics)
             terms = sent.terms
             outcome = SiteUpdate(
-                site, self._weight(update), update.manifest, update.change_P, terms.rank, terms.alpha / terms.rank
+                site, self._weight(update), update.manifest, update.change_P, terms.rank, self.messages.state.scale
             )
         if self.on_reply is not None:
             reason = outcome if isinstance(outcome, str) else None
