@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from simulation.grid import LocalGrid
 from strategies.options import CombineOptions, ServerOptimiser
 from tests import toys
 from tests.server.grids import Scripted
-from tests.server.runs import added, app_of, bits, final_bytes, interrupted
+from tests.server.runs import StoppedError, added, app_of, bits, final_bytes, interrupted, stopping_at
 
 FIVE = ("a", "b", "c", "d", "e")
 
@@ -52,6 +53,19 @@ def test_the_draws_survive_a_resume(tmp_path: Path) -> None:
     assert [list(record.weights) for record in resumed.history] == [list(record.weights) for record in whole.history]
     assert len([call for call in hospital.calls if call[1] == 4]) == 6
     assert final_bytes(tmp_path / "cut") == final_bytes(tmp_path / "whole")
+
+
+def test_a_repeated_round_has_the_same_noise(tmp_path: Path) -> None:
+    """Two draws for one round would be a mean of both; another run has another, which nobody knows."""
+    options: dict[str, Any] = {"rounds": 3, "strategy": "fedit", "central_noise": 1e-5, "wanted": 3}
+    with pytest.raises(StoppedError):
+        toys.federation(tmp_path / "a", hooks=stopping_at(2), **options).run(LocalGrid(toys.toy_app(), 3))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+
+    for folder in ("a", "b", "other"):
+        toys.federation(tmp_path / folder, **options).run(LocalGrid(toys.toy_app(), 3))
+
+    assert final_bytes(tmp_path / "a") == final_bytes(tmp_path / "b") != final_bytes(tmp_path / "other")
 
 
 @pytest.mark.parametrize("rule", ["flora", "flex"])
