@@ -6,7 +6,7 @@ was remembered *before* a round is kept until the round after it.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from ccfexp._io import atomic_write_bytes
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
 Kind = Literal["personal", "left-over"]
 _ROUND = re.compile(r"-([0-9]+)\.safetensors")
 
@@ -35,10 +36,12 @@ class SiteMemory:
         rounds = [number for number in self._rounds(kind) if number < round_number]
         if not rounds:
             return {}
-        with contextlib.suppress(OSError, SafetensorError):
+        try:
             tensors: dict[str, torch.Tensor] = load(self._path(kind, max(rounds)).read_bytes())
-            return tensors
-        return {}
+        except (OSError, SafetensorError):
+            log.warning("what was remembered of round %d (%s) is damaged: this site begins anew", max(rounds), kind)
+            return {}
+        return tensors
 
     def remember(self, kind: Kind, round_number: int, tensors: dict[str, torch.Tensor]) -> None:
         """Keep tensors as of the end of a round. Raises OSError if the disk refuses; the round must fail then."""

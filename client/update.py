@@ -45,8 +45,9 @@ def start_of(
             f"known_sha256={terms.known_sha256[:12]} of the message is not that of the factors that this site draws "
             "from the run's seed; coordinator and site need the same release"
         )
-    personal = memory.before("personal", terms.round_number)
-    return own | {name: value for name, value in personal.items() if name in own and name not in known} | sent
+    remembered = memory.before("personal", terms.round_number)
+    personal = {name: _fitted(remembered[name], own[name]) for name in own if name in remembered and name not in known}
+    return own | personal | sent
 
 
 def update_of(
@@ -83,6 +84,16 @@ def update_of(
         rest = unpack(manifest, (change_P.astype(np.float64) - rounded_P).astype(np.float32))
         memory.remember("left-over", terms.round_number, left_over | rest)
     return manifest, rounded_P
+
+
+def _fitted(value: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """A factor that may be of another rank than now: what it lacks is as in the run's first adapter."""
+    if value.shape == first.shape:
+        return value
+    common = tuple(slice(min(sizes)) for sizes in zip(value.shape, first.shape, strict=True))
+    fitted = first.clone()
+    fitted[common] = value[common]
+    return fitted
 
 
 def _sum(change: Mapping[str, torch.Tensor], more: Mapping[str, torch.Tensor]) -> AdapterState:

@@ -29,9 +29,8 @@ class FederationConfig:
     min_fraction: float = 0.0  # and so does one with a smaller share of the sites that were asked
     sites_per_round: int | None = None  # so many are drawn for every round; null asks all that are connected
     round_timeout_s: float = 3600.0  # how long a site may take; in a simulation, where sites queue, there is no limit
-    grace_s: float | None = (
-        None  # when enough have answered, how much longer the others are waited for; null: to the end
-    )
+    # With enough usable replies, how much longer the others are waited for; null: to the end. Not in a simulation.
+    grace_s: float | None = None
     wait_for_sites_s: float = 600.0  # how long the coordinator waits for sites to connect
     weighting: Literal["patients", "equal"] = "patients"  # what a site's weight in the mean is
     weight_cap: float | None = None  # no site counts for more patients than this; null: as many as it declares
@@ -74,8 +73,8 @@ class FederationConfig:
         """The name of the rule that runs.
 
         Raises:
-            ConfigError: it does not go with the other settings. "auto" is known only when the sites are: what flex
-                does not do, noise or a robust centre, must not be left out without a word.
+            ConfigError: it does not go with the other options. With strategy=auto that may show only when the sites'
+                ranks are known; an option that the rule would pass over in silence is no option.
         """
         rule = registry.chosen(self.strategy, private=False, mixed_ranks=mixed_ranks)
         registry.check_combination(

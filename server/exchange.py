@@ -6,6 +6,7 @@ Replies are handed on as they arrive, so that a round needs memory for the repli
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from threading import Event
@@ -43,8 +44,7 @@ class Patience:
     timeout_s: float  # infinite in a simulation
     poll_s: float = 0.2
     stop: Event = field(default_factory=Event)
-    enough: int | None = None  # when so many have answered, the others are waited for `grace_s` longer and no more
-    grace_s: float = 0.0
+    grace_s: float = math.inf  # once enough have answered, how much longer the others are waited for
 
     def pause(self) -> None:
         """Wait until the next look. Raises RoundError if the run was stopped."""
@@ -53,11 +53,17 @@ class Patience:
 
 
 def exchange(
-    grid: Grid, envelopes: Iterable[Envelope], message_type: str, group_id: str, patience: Patience
+    grid: Grid,
+    envelopes: Iterable[Envelope],
+    message_type: str,
+    group_id: str,
+    patience: Patience,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[str, Message | None]]:
     """Send all, then yield (key, reply) in the order of arrival; (key, None) for what has not come in time.
 
     The time to live of a message is the timeout, so that a site that was too slow does not go on answering old rounds.
+    `enough` is asked after each reply has been dealt with: only who dealt with it knows whether it counts.
     """
     ttl = min(patience.timeout_s, DEFAULT_TTL)
     open_keys: dict[str, str] = {}  # message id -> key
@@ -71,7 +77,6 @@ def exchange(
         else:
             unsent.append(envelope.key)
     end = time.monotonic() + patience.timeout_s
-    answered = 0
     while open_keys and time.monotonic() < end:
         replies = list(grid.pull_messages(list(open_keys)))
         for reply in replies:
@@ -80,10 +85,9 @@ def exchange(
             if key is None:
                 log.warning("a second or unasked reply is not used")
                 continue
-            answered += not reply.has_error()
-            if answered == patience.enough:
-                end = min(end, time.monotonic() + patience.grace_s)
             yield key, reply
+            if enough():
+                end = min(end, time.monotonic() + patience.grace_s)
         if not replies and open_keys:
             patience.pause()
     for key in [*unsent, *open_keys.values()]:
@@ -99,11 +103,16 @@ def checked_content(reply: Message | None) -> RecordDict:
     if reply is None or (reply.has_error() and reply.error.code in _LOST):
         raise WireError("wire check 'reply' failed: reply=None, expected one in time; the site is offline or too slow")
     if reply.has_error():
-        reason = "".join(sign if sign.isprintable() else " " for sign in str(reply.error.reason)[:_MAX_REASON])
+        reason = shown(str(reply.error.reason), _MAX_REASON)
         raise WireError(
             f"wire check 'reply' failed: error={reply.error.code}, expected an update; the site says: {reason}"
         )
     return reply.content
+
+
+def shown(text: str, longest: int) -> str:
+    """Foreign text for a log: short, and on one line."""
+    return "".join(sign if sign.isprintable() else " " for sign in text[:longest])
 
 
 def array_bytes(reply: Message | None) -> int:

@@ -15,7 +15,7 @@ from flwr.app import MessageType, RecordDict
 from ccfexp.errors import RoundError, WireError
 from configs.federation import FederationConfig
 from server.checkpoint import RoundRecord
-from server.exchange import Envelope, Patience, array_bytes, checked_content, exchange, in_order
+from server.exchange import Envelope, Patience, array_bytes, checked_content, exchange, in_order, shown
 from server.shelf import Shelf
 from server.standing import Messages
 from strategies import wire
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from server.roster import Member
 
 log = logging.getLogger(__name__)
+_MAX_REASON = 400  # characters of a refusal; what a site says itself is a part of it
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,16 @@ class Round:
             RoundError: at the end, if there were too few.
             CheckpointError: an update could not be kept on the disk.
         """
-        config, needed = self.config, self._needed(len(members))
-        patience = self.patience
-        if config.grace_s is not None:
-            patience = replace(patience, enough=needed, grace_s=config.grace_s)
+        needed = self._needed(len(members))
         rank = self.messages.terms.rank
         self.record.ranks.update({site: min(member.max_rank, rank) for site, member in members.items()})
         envelopes = (Envelope(site, member.node, self._content(site)) for site, member in members.items())
         number = self.record.round_number
-        arrivals = exchange(grid, envelopes, MessageType.TRAIN, str(number), patience)
+        # A reply that is refused does not count: it must not end the wait for those that would be used.
+        arrivals = exchange(
+            grid, envelopes, MessageType.TRAIN, str(number), self._patience(),
+            enough=lambda: len(self.record.metrics) >= needed,
+        )  # fmt: skip
         began = time.monotonic()
         screened = ((site, self._screened(site, reply, began)) for site, reply in arrivals)
         usable = self._used(in_order(list(members), screened, self._kept))
@@ -99,7 +101,14 @@ class Round:
             )
 
     def _needed(self, asked: int) -> int:
-        return max(self.config.min_sites, math.ceil(self.config.min_fraction * asked))
+        share = self.config.min_fraction * asked
+        return max(self.config.min_sites, math.ceil(share - 1e-9))  # 0.55 of 100 is 55, and 55.00000000000001 in binary
+
+    def _patience(self) -> Patience:
+        # Where sites queue for one machine, the last of them has not begun when enough have answered.
+        if self.config.grace_s is None or math.isinf(self.patience.timeout_s):
+            return self.patience
+        return replace(self.patience, grace_s=self.config.grace_s)
 
     def _content(self, site: str) -> RecordDict:
         """What a site is sent; one content for all of one rank, so that it costs memory once."""
@@ -122,16 +131,16 @@ class Round:
         outcome: SiteUpdate | str
         metrics: Mapping[str, float] = {}
         try:
-            update = wire.decode_update(checked_content(reply), bounds)
+            update = _read(reply, bounds)
         except WireError as error:
-            outcome = str(error)
+            outcome = shown(str(error), _MAX_REASON)
             log.warning("round %d: the reply of site %s is not used: %s", number, site, outcome)
         else:
             metrics = update.metrics
             self.record.metrics[site] = dict(metrics)
             terms = sent.terms
             outcome = SiteUpdate(
-                site, self._weight(update), update.manifest, update.change_P, terms.rank, terms.alpha / terms.rank
+                site, self._weight(update), update.manifest, update.change_P, terms.rank, self.messages.state.scale
             )
         if self.on_reply is not None:
             reason = outcome if isinstance(outcome, str) else None
@@ -153,6 +162,7 @@ class Round:
                 continue
             self.record.weights[site] = outcome.weight
             yield outcome
+            del outcome  # before the next is waited for: two would need twice the memory
 
     def _gathered(self, usable: Iterator[SiteUpdate]) -> Iterator[SiteUpdate]:
         """All updates, on the disk, but those that the norm filter leaves out."""
@@ -164,3 +174,15 @@ class Round:
             del self.record.weights[site]
             del self.record.metrics[site]
         yield from (update for update in everyone if update.site not in dropped)
+
+
+def _read(reply: Message | None, bounds: wire.UpdateBounds) -> wire.AdapterUpdate:
+    """The update in a reply. Raises WireError for whatever else it may be."""
+    try:
+        return wire.decode_update(checked_content(reply), bounds)
+    except WireError:
+        raise
+    except Exception as error:  # the border: whatever a reply is made of, the round goes on without it
+        raise WireError(
+            f"wire check 'reply' failed: content={type(error).__name__}, expected an update that can be read"
+        ) from error

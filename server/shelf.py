@@ -27,8 +27,14 @@ class NumbersOnDisk:
     path: Path
 
     def __getitem__(self, part: slice) -> FlatArray:
-        """The numbers of a part with a beginning and an end."""
-        numbers: FlatArray = np.fromfile(self.path, np.float32, part.stop - part.start, offset=4 * part.start)
+        """The numbers of a part with a beginning and an end. Raises CheckpointError if they are not all there."""
+        count = part.stop - part.start
+        try:
+            numbers: FlatArray = np.fromfile(self.path, np.float32, count, offset=4 * part.start)
+        except OSError as error:
+            raise _lost(self.path.stem, "read", error.strerror) from error
+        if numbers.size != count:  # numpy would stretch a single number over a whole part
+            raise _lost(self.path.stem, "read", "the file is too short")
         return numbers
 
 
@@ -54,14 +60,18 @@ class Shelf:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             numbers = update.change_P[0 : update.manifest.parameters]
-            np.ascontiguousarray(numbers, np.float32).tofile(path)
+            # Not by tofile, which says nothing when the last of its bytes do not fit on the disk.
+            path.write_bytes(np.ascontiguousarray(numbers, np.float32).data)
         except OSError as error:
-            raise CheckpointError(
-                f"the update of site {update.site} could not be kept ({error.strerror}); free the disk and run the "
-                "same command again"
-            ) from error
+            raise _lost(update.site, "kept", error.strerror) from error
         return replace(update, change_P=NumbersOnDisk(path))
 
     def clear(self) -> None:
         """Remove all."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _lost(site: str, what: str, reason: str | None) -> CheckpointError:
+    return CheckpointError(
+        f"the update of site {site} could not be {what} ({reason}); free the disk and run the same command again"
+    )

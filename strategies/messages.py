@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from strategies.coding import CODINGS, Coding
@@ -96,7 +97,7 @@ class AdapterMessage:
         """The tensors by name, on the CPU."""
         return unpack(self.manifest, self.flat_P)
 
-    @property
+    @cached_property
     def uploaded(self) -> AdapterManifest:
         """What is to come back. Raises WireError if it is not among what is sent."""
         return self.manifest.only(self.terms.uploaded)

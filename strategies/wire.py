@@ -97,9 +97,7 @@ def decode_update(records: RecordDict, bounds: UpdateBounds) -> AdapterUpdate:
         WireError: naming the failed check.
     """
     expected = bounds.sent
-    terms, public, manifest, change_P = _parts(
-        records, {_ARRAYS, _TERMS, _METRICS}, expected.terms.coding, expected.uploaded
-    )
+    terms, public, _, change_P = _parts(records, {_ARRAYS, _TERMS, _METRICS}, expected.terms.coding, expected.uploaded)
     terms.check_equal(expected.terms)
     weight = _value(public, "weight", float)
     _check_weight(weight, bounds.max_weight)
@@ -108,7 +106,7 @@ def decode_update(records: RecordDict, bounds: UpdateBounds) -> AdapterUpdate:
     norm = float(np.linalg.norm(change_P.astype(np.float64)))
     if norm > bounds.max_update_norm:
         raise refusal("norm", "update norm", norm, f"at most {bounds.max_update_norm}")
-    return AdapterUpdate(terms, manifest, change_P, weight, metrics)
+    return AdapterUpdate(terms, expected.uploaded, change_P, weight, metrics)  # one manifest for all of a rank
 
 
 def encode_hello(hello: SiteHello) -> RecordDict:

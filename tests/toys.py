@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,17 +16,20 @@ from flwr.app import Array, ArrayRecord, ConfigRecord
 from flwr.clientapp import ClientApp
 
 from client.app import make_app
+from client.memory import SiteMemory
+from client.update import start_of, update_of
 from configs.federation import FederationConfig
 from server.exchange import Patience
 from server.federation import Federation, Hooks
-from strategies import coding, wire
-from strategies.packing import narrowed, pack
+from strategies import wire
+from strategies.packing import AdapterManifest, narrowed, trained_letter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from flwr.app import Context, Message, RecordDict
+
+    from ccfexp.adapter import AdapterState
 
 A, B = "layer.lora_A.weight", "layer.lora_B.weight"
 A_MOVED, B_MOVED = "layer.lora_A.residual.weight", "layer.lora_B.residual.weight"
@@ -30,63 +37,84 @@ SITES = ("north", "south", "west")
 BASE = "b" * 64
 
 
-def initial(width: int = 6) -> dict[str, torch.Tensor]:
-    """LoRA factors of rank 2 as peft starts them: A random, B zero."""
+def initial(width: int = 6, rank: int = 2) -> AdapterState:
+    """LoRA factors as peft starts them: A random, B zero."""
     generator = torch.Generator().manual_seed(0)
-    return {A: torch.randn(2, width, generator=generator), B: torch.zeros(width, 2)}
+    return {A: torch.randn(rank, width, generator=generator), B: torch.zeros(width, rank)}
+
+
+def temporary_folder() -> Path:
+    """A folder that goes with this process."""
+    folder = tempfile.mkdtemp(prefix="ccfexp-toy-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @dataclass
 class ToyHospital:
-    """Fits B A to its own matrix with plain gradient descent; the weight of a site is its place plus 1."""
+    """Fits B A to its own matrix with plain gradient descent; the weight of a site is its place plus 1.
+
+    What a site starts from, remembers and sends is the work of the real `client.update` and `client.memory`.
+
+    Attributes:
+        sites: names, by partition.
+        steps: of gradient descent in a round.
+        ranks: the largest of each site; empty: no limit.
+        first: the run's first adapter, as every site draws it.
+        folder: where the sites remember what they must.
+        calls: site and round of every training.
+        starts: what each of them started from.
+        ends: the factors that it ended with.
+    """
 
     sites: tuple[str, ...] = SITES
     steps: int = 5
+    ranks: tuple[int, ...] = ()
+    first: AdapterState = field(default_factory=initial)
+    folder: Path = field(default_factory=temporary_folder)
     calls: list[tuple[str, int]] = field(default_factory=list)
-    own: dict[tuple[str, int], dict[str, torch.Tensor]] = field(default_factory=dict)  # B by site and round
-    ranks: tuple[int, ...] = ()  # of the sites; empty: no limit
+    starts: dict[tuple[str, int], AdapterState] = field(default_factory=dict)
+    ends: dict[tuple[str, int], AdapterState] = field(default_factory=dict)
+
+    def site(self, context: Context) -> str:
+        """The site of the partition."""
+        return self.sites[int(context.node_config["partition-id"])]
 
     def hello(self, context: Context) -> wire.SiteHello:
         """The site of the partition and its rank."""
         site = self.site(context)
         return wire.SiteHello(site, self.ranks[self.sites.index(site)] if self.ranks else 256)
 
-    def _own(self, site: str, round_number: int) -> dict[str, torch.Tensor]:
-        """The site's own B of its last round before this one."""
-        rounds = [number for name, number in self.own if name == site and number < round_number]
-        return self.own[site, max(rounds)] if rounds else {}
-
-    def site(self, context: Context) -> str:
-        """The site of the partition."""
-        return self.sites[int(context.node_config["partition-id"])]
-
     def train(self, site: str, message: wire.AdapterMessage) -> wire.AdapterUpdate:
-        """A few steps from the adapter in the message."""
-        self.calls.append((site, message.terms.round_number))
-        place = self.sites.index(site)
-        start = initial() | self._own(site, message.terms.round_number) | message.state()
-        start = narrowed(start, message.terms.rank)
-        state = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
+        """A few steps from the adapter in the message. Raises RequestRefusedError as `client.update.start_of`."""
+        terms, place = message.terms, self.sites.index(site)
+        self.calls.append((site, terms.round_number))
+        memory = SiteMemory(self.folder / terms.config_sha256[:16] / site)
+        first = narrowed(self.first, terms.rank)
+        start = start_of(message, AdapterManifest.of(first), first, memory)
+        trained, loss = self.fit(place, terms, start)
+        self.starts[site, terms.round_number], self.ends[site, terms.round_number] = start, trained
+        random = np.random.default_rng([place, terms.round_number])
+        manifest, change_P = update_of(message, start, trained, memory, random)
+        return wire.AdapterUpdate(terms, manifest, change_P, place + 1.0, {"loss": loss, "steps": self.steps})
+
+    def fit(self, place: int, terms: wire.Terms, start: AdapterState) -> tuple[AdapterState, float]:
+        """The factors after training those that the terms name, and the last loss."""
+        state = {name: start[name].clone().requires_grad_() for name in (A, B)}
         base_NM = start[B_MOVED] @ start[A_MOVED] if A_MOVED in start else 0.0
-        scale = message.terms.alpha / message.terms.rank
         width = state[A].shape[1]
-        generator = torch.Generator().manual_seed(1000 * place + message.terms.round_number)
-        target_NM = torch.eye(width) * torch.tensor([4.0, 4.0] + [0.0] * (width - 2)) + 0.1 * place
+        generator = torch.Generator().manual_seed(1000 * place + terms.round_number)
+        target_NM = torch.eye(width) * torch.tensor([4.0, 4.0] + [0.0] * (width - 2)) + 0.1 * (place % 7)
         for _ in range(self.steps):
             x_BM = torch.randn(8, width, generator=generator)
-            loss = (x_BM @ (base_NM + scale * state[B] @ state[A] - target_NM).T).square().mean()
-            trained = [state[name] for name in (A, B) if name[name.index("lora_") + 5] in message.terms.trained]
-            gradients = torch.autograd.grad(loss, trained)
+            product_NM = base_NM + terms.alpha / terms.rank * state[B] @ state[A]
+            loss = (x_BM @ (product_NM - target_NM).T).square().mean()
+            moving = [state[name] for name in (A, B) if trained_letter(name) in set(terms.trained)]
+            gradients = torch.autograd.grad(loss, moving)
             with torch.no_grad():
-                for tensor, gradient in zip(trained, gradients, strict=True):
+                for tensor, gradient in zip(moving, gradients, strict=True):
                     tensor.sub_(gradient, alpha=0.1)
-        self.own[site, message.terms.round_number] = {B: state[B].detach()}
-        change = {name: state[name].detach() - start[name] for name in message.uploaded.names}
-        manifest, change_P = pack(change)
-        random = np.random.default_rng([place, message.terms.round_number])
-        change_P = coding.representable(change_P, message.terms.coding, random)
-        metrics = {"loss": loss.item(), "steps": self.steps}
-        return wire.AdapterUpdate(message.terms, manifest, change_P, place + 1.0, metrics)
+        return {name: tensor.detach() for name, tensor in state.items()}, loss.item()
 
 
 def make_toy() -> ToyHospital:
@@ -106,7 +134,9 @@ def federation(
     min_sites: int = 2,
     wanted: int = 3,
     hooks: Hooks | None = None,
-    start: dict[str, torch.Tensor] | None = None,
+    start: AdapterState | None = None,
+    alpha: float = 2.0,
+    seed: int = 0,
     config_sha256: str = "a" * 64,
     timeout_s: float = 60.0,
     wait_s: float = 0.2,
@@ -114,15 +144,17 @@ def federation(
     **options: Any,  # noqa: ANN401 (of the configuration)
 ) -> Federation:
     """A coordinator of the toy."""
+    first = start or initial()
     values: dict[str, Any] = {"strategy": "fedit", "wait_for_sites_s": wait_s, "max_weight": 1000.0} | options
     return Federation(
         config=FederationConfig(rounds=rounds, min_sites=min_sites, **values),
-        terms=wire.Terms(1, "fedit", 2, 2.0, config_sha256, BASE),
-        initial=start or initial(),
+        terms=wire.Terms(1, "fedit", len(first[A]), alpha, config_sha256, BASE),
+        initial=first,
         client_config="{}",
         out_dir=out_dir,
         wanted_sites=wanted,
         patience=Patience(timeout_s, poll_s=0.01, stop=stop or threading.Event()),
+        seed=seed,
         hooks=hooks or Hooks(),
     )
 
