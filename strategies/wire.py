@@ -72,7 +72,7 @@ def decode_message(records: RecordDict) -> AdapterMessage:
     Raises:
         WireError: naming the failed check.
     """
-    terms, public, manifest, flat_P = _parts(records, {_ARRAYS, _TERMS}, "float32")
+    terms, public, manifest, flat_P = _parts(records, {_ARRAYS, _TERMS}, {"client_config"}, "float32")
     client_config = _value(public, "client_config", str)
     _check_text("client_config", client_config)
     manifest.only(terms.uploaded)  # refuses a message that asks for what it does not bring
@@ -97,7 +97,9 @@ def decode_update(records: RecordDict, bounds: UpdateBounds) -> AdapterUpdate:
         WireError: naming the failed check.
     """
     expected = bounds.sent
-    terms, public, _, change_P = _parts(records, {_ARRAYS, _TERMS, _METRICS}, expected.terms.coding, expected.uploaded)
+    terms, public, _, change_P = _parts(
+        records, {_ARRAYS, _TERMS, _METRICS}, {"weight"}, expected.terms.coding, expected.uploaded
+    )
     terms.check_equal(expected.terms)
     weight = _value(public, "weight", float)
     _check_weight(weight, bounds.max_weight)
@@ -117,7 +119,7 @@ def encode_hello(hello: SiteHello) -> RecordDict:
 
 def decode_hello(records: RecordDict) -> SiteHello:
     """Raises WireError if it is not exactly a hello of this protocol."""
-    public = _public_fields(records, {_TERMS})
+    public = _public_fields(records, {_TERMS}, {"protocol", "site", "max_rank"})
     return SiteHello(_value(public, "site", str), _value(public, "max_rank", int))
 
 
@@ -142,12 +144,20 @@ def _records(
 
 
 def _parts(
-    records: RecordDict, expected_records: set[str], written: coding.Coding, agreed: AdapterManifest | None = None
+    records: RecordDict,
+    expected_records: set[str],
+    more_fields: set[str],
+    written: coding.Coding,
+    agreed: AdapterManifest | None = None,
 ) -> tuple[Terms, ConfigRecord, AdapterManifest, FlatArray]:
     """Terms, public fields, manifest and numbers of a message; `agreed` is the manifest that it must have."""
-    public = _public_fields(records, expected_records)
+    names = {item.name for item in fields(Terms)} | {"manifest", "compressed"} | more_fields
+    public = _public_fields(records, expected_records, names)
     terms = _terms(public)
-    manifest = AdapterManifest.parse(_value(public, "manifest", str))
+    text = _value(public, "manifest", str)
+    manifest = AdapterManifest.parse(text)
+    if manifest.text != text:  # other words for the same have room for a message
+        raise refusal("manifest", "manifest", text, "canonical JSON")
     if agreed is not None:
         manifest.check_equal(agreed)
     arrays = records.array_records[_ARRAYS]
@@ -166,7 +176,7 @@ def _terms(public: ConfigRecord) -> Terms:
     return Terms(**values)
 
 
-def _public_fields(records: RecordDict, expected: set[str]) -> ConfigRecord:
+def _public_fields(records: RecordDict, expected: set[str], names: set[str]) -> ConfigRecord:
     kinds = {
         _ARRAYS: set(records.array_records),
         _TERMS: set(records.config_records),
@@ -178,6 +188,8 @@ def _public_fields(records: RecordDict, expected: set[str]) -> ConfigRecord:
     public = records.config_records[_TERMS]
     if (protocol := _value(public, "protocol", int)) != PROTOCOL_VERSION:
         raise refusal("protocol", "protocol", protocol, f"{PROTOCOL_VERSION}")
+    if unknown := sorted({str(name) for name in public} - names):
+        raise refusal("fields", "unknown field", unknown[0], "only the agreed ones")
     return public
 
 
@@ -195,8 +207,12 @@ def _bytes(array: Array, longest: int) -> bytes:
     if dtype != np.dtype("u1") or array.dtype != "uint8":
         raise refusal("dtype", "array dtype", str(dtype), "uint8")
     body = array.data[stream.tell() :]
-    if shape != (len(body),):
+    if not shape == array.shape == (len(body),):
         raise refusal("length", "array shape", shape, f"({len(body)},)")
+    plain = io.BytesIO()
+    np.lib.format.write_array_header_1_0(plain, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    if not array.data.startswith(plain.getvalue()) or array.stype != "numpy.ndarray":
+        raise refusal("bytes", "array header", "other than numpy's", "the one that numpy writes")
     return body
 
 

@@ -21,7 +21,7 @@ def test_ticks_enclose_the_values_and_are_few(low: float, span: float, count: in
 
     assert marks[0] <= low + 1e-6 * step
     assert marks[-1] >= low + span - 1e-6 * step
-    assert 2 <= len(marks) <= count + 2
+    assert 2 <= len(marks) <= count + 3  # both ends may lie just inside a step
 
 
 @pytest.mark.parametrize(
