@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +23,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Kind = Literal["personal", "left-over"]
+_RUNS_KEPT = 8
 _ROUND = re.compile(r"-([0-9]+)\.safetensors")
+
+
+def memory_of(root: Path, run: str, site: str) -> SiteMemory:
+    """What a site remembers of a run; of the runs before only the last few are kept."""
+    others = sorted((path for path in root.glob("*") if path.name != run), key=lambda path: path.stat().st_mtime)
+    for path in others[: -_RUNS_KEPT or None]:
+        shutil.rmtree(path, ignore_errors=True)
+    return SiteMemory(root / run / site)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ccfexp.errors import CheckpointError, ConfigError, WireError
 from ccfexp.model import CCFExp
 from ccfexp.training import SiteData, train_local
 from client.app import RequestRefusedError
-from client.memory import SiteMemory
+from client.memory import memory_of
 from client.update import start_of, update_of
 from configs import build, to_dict
 from configs.client_part import ClientPart, site_seed
@@ -124,7 +124,7 @@ class Workbench:
         """
         part, terms = self._client_part(message), message.terms
         model = self._prepared(message, part)
-        memory = SiteMemory(self._plan.memory_dir / terms.config_sha256[:16] / site)
+        memory = memory_of(self._plan.memory_dir, terms.run, site)
         try:
             start = start_of(message, AdapterManifest.of(self._initial), self._initial, memory)
             model.load_adapter_state(start)

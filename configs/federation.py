@@ -60,6 +60,11 @@ class FederationConfig:
                 f"federation.central_noise={self.central_noise} must be finite and at least 0; 0 adds none"
             )
         self._check_rule()
+        if self.combine.centre != "mean" and self.min_sites < 3:
+            raise ConfigError(
+                f"federation.min_sites={self.min_sites} must be at least 3 with combine.centre={self.combine.centre}: "
+                "of two sites nobody can say which is the odd one; raise it"
+            )
 
     def _check_rule(self) -> None:
         rule = self.rule(mixed_ranks=False)

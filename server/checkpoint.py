@@ -66,6 +66,7 @@ class Progress:
         history: of all rounds so far, round 0 included.
         method: name of the aggregation rule; empty before the first round.
         memory: what the rule or the server optimiser keeps, float64.
+        run: drawn when the run began, by which sites tell it from others.
         noise_seed: of the coordinator's noise; nobody else may know it. None where there is no noise.
     """
 
@@ -75,6 +76,7 @@ class Progress:
     method: str = ""
     memory: dict[str, torch.Tensor] = field(default_factory=dict)
     noise_seed: int | None = None
+    run: str = "0" * 16
 
 
 class CheckpointFolder:
@@ -110,7 +112,13 @@ class CheckpointFolder:
             memory = {} if kept is None else self._read_tensors(str(kept), str(state["memory_sha256"]))
             seed = state["noise_seed"]
             progress = Progress(
-                int(state["round"]), adapter, history, str(state["method"]), memory, None if seed is None else int(seed)
+                int(state["round"]),
+                adapter,
+                history,
+                str(state["method"]),
+                memory,
+                None if seed is None else int(seed),
+                str(state["run"]),
             )
         except ConfigError:
             raise
@@ -138,6 +146,7 @@ class CheckpointFolder:
             "memory": None,
             "method": progress.method,
             "noise_seed": progress.noise_seed,
+            "run": progress.run,
             "history": [asdict(record) for record in progress.history],
         }
         files = {name: data}

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 # Flower's own numbers: the message, or the reply to it, outlived its time; the node went offline.
 _LOST = (3, 4, 5)
+_AT_ONCE = 4  # replies in memory before the first of them is dealt with
 _MAX_REASON = 300  # characters of a site's error text that are kept
 
 
@@ -59,6 +60,7 @@ def exchange(
     group_id: str,
     patience: Patience,
     enough: Callable[[], bool] = lambda: False,
+    left_behind: Callable[[str, str, float], None] = lambda _message, _key, _expires: None,
 ) -> Iterator[tuple[str, Message | None]]:
     """Send all, then yield (key, reply) in the order of arrival; (key, None) for what has not come in time.
 
@@ -76,10 +78,12 @@ def exchange(
             open_keys[message_ids[0]] = envelope.key
         else:
             unsent.append(envelope.key)
-    end = time.monotonic() + patience.timeout_s
+    sent_at = time.monotonic()
+    end = sent_at + patience.timeout_s
     while open_keys and time.monotonic() < end:
-        replies = list(grid.pull_messages(list(open_keys)))
-        for reply in replies:
+        replies = 0
+        for reply in _pulled(grid, list(open_keys)):
+            replies += 1
             # By the message that it answers: an error raised for a lost node does not carry the node's number.
             key = open_keys.pop(reply.metadata.reply_to_message_id, None)
             if key is None:
@@ -90,8 +94,16 @@ def exchange(
                 end = min(end, time.monotonic() + patience.grace_s)
         if not replies and open_keys:
             patience.pause()
+    for message_id, key in open_keys.items():
+        left_behind(message_id, key, sent_at + ttl)
     for key in [*unsent, *open_keys.values()]:
         yield key, None
+
+
+def _pulled(grid: Grid, message_ids: Sequence[str]) -> Iterator[Message]:
+    """Replies that are there, a few at a time: Flower's Grid hands on none before it has all that it was asked for."""
+    for start in range(0, len(message_ids), _AT_ONCE):
+        yield from grid.pull_messages(message_ids[start : start + _AT_ONCE])
 
 
 def checked_content(reply: Message | None) -> RecordDict:

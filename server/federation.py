@@ -19,9 +19,11 @@ import numpy as np
 import torch
 
 from ccfexp._io import atomic_write_bytes
+from ccfexp.errors import RoundError
 from configs.federation import FederationConfig
 from server.checkpoint import CheckpointFolder, Progress, RoundRecord, adapter_bytes
 from server.exchange import Patience
+from server.latecomers import Latecomers
 from server.roster import Member, Roster
 from server.round import Answer, OnReply, Round
 from server.shelf import Shelf
@@ -33,6 +35,8 @@ from strategies.rules import Rule, RuleOptions
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
+
+    from strategies.aggregation import GlobalState
 
 OnRound = Callable[[int, dict[str, torch.Tensor], dict[str, float]], Mapping[str, float] | None]
 OnComplete = Callable[[RoundRecord], None]
@@ -100,16 +104,17 @@ class Federation:
         if progress is None:
             noise_seed = secrets.randbits(128) if self.config.central_noise else None
             first = self._evaluated(RoundRecord(0, 0.0), self.initial)
-            progress = Progress(0, self.initial, (first,), noise_seed=noise_seed)
+            progress = Progress(0, self.initial, (first,), noise_seed=noise_seed, run=secrets.token_hex(8))
             folder.save(progress)
         elif progress.round_number:
             log.info("going on after round %d of %d", progress.round_number, self.config.rounds)
         roster = Roster(grid, self.patience, self.config.wait_for_sites_s)
-        wanted = max(self.wanted_sites, self.config.min_sites)
+        wanted, late = max(self.wanted_sites, self.config.min_sites), Latecomers()
         while progress.round_number < self.config.rounds:
             members = roster.sites(wanted=wanted, required=self.config.min_sites)
-            progress = self._round(grid, members, progress)
+            progress = self._round(grid, members, progress, late)
             folder.save(progress)
+            roster.forget(progress.history[-1].refused)
             if self.hooks.on_complete is not None:
                 self.hooks.on_complete(progress.history[-1])
             wanted = self.config.min_sites  # whoever left during the run is not waited for
@@ -119,7 +124,7 @@ class Federation:
         atomic_write_bytes(self.out_dir / "adapter.safetensors", adapter_bytes(progress.adapter, about))
         return progress
 
-    def _round(self, grid: Grid, members: dict[str, Member], before: Progress) -> Progress:
+    def _round(self, grid: Grid, members: dict[str, Member], before: Progress, late: Latecomers) -> Progress:
         started = time.monotonic()
         number = before.round_number + 1
         method = before.method or self._method(members)
@@ -127,6 +132,7 @@ class Federation:
         roles = rule.roles(number)
         terms = replace(
             self.terms, round_number=number, method=method, trained=roles.trained, uploaded=roles.uploaded,
+            run=before.run,
             coding=self.config.upload,
         )  # fmt: skip
         state = state_of(before, self.terms.alpha / self.terms.rank)
@@ -134,7 +140,7 @@ class Federation:
         shelf = Shelf(self.out_dir / "waiting")
         asked = Round(
             self.config, Messages(state, terms, roles, self.client_config, self.config.combine.residual), record,
-            self.patience, shelf, not rule.linear or self.config.combine.needs_all, self.hooks.on_reply,
+            self.patience, shelf, not rule.linear or self.config.combine.needs_all, late, self.hooks.on_reply,
         )  # fmt: skip
         updates = asked.updates(grid, self._drawn(members, number))
         meter = None if rule.personal else BiasMeter(state, number)
@@ -142,13 +148,14 @@ class Federation:
             after = rule.aggregate(state, updates if meter is None else meter.watching(updates), number)
         finally:
             shelf.clear()
+        _check_finite(after, number)
         bias = None if meter is None else meter.distance(after)
         if bias is not None:
             log.info("round %d: the applied update is %.3g of the ideal sum away from it", number, bias)
         adapter = adapter_of(after)
         record = replace(record, seconds=round(time.monotonic() - started, 3), bias=bias)
         history = (*before.history, self._evaluated(record, adapter))
-        return Progress(number, adapter, history, method, memory_of(after), before.noise_seed)
+        return Progress(number, adapter, history, method, memory_of(after), before.noise_seed, before.run)
 
     def _method(self, members: Mapping[str, Member]) -> str:
         """The rule, chosen before the first round and kept to the last."""
@@ -174,3 +181,12 @@ class Federation:
             return record
         measured = self.hooks.on_round(record.round_number, adapter, record.means())
         return replace(record, evaluation=dict(measured or {}))
+
+
+def _check_finite(state: GlobalState, number: int) -> None:
+    moved = all(np.isfinite(part.up_MR).all() and np.isfinite(part.down_RN).all() for part in state.residual.values())
+    if not (moved and np.isfinite(state.flat_P).all()):
+        raise RoundError(
+            f"round {number}: the new adapter has numbers that are not finite; lower federation.optimiser.rate, "
+            "federation.central_noise or federation.max_update_norm and start a new run"
+        )

@@ -19,6 +19,8 @@ from server.exchange import Envelope, checked_content, exchange
 from strategies import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flwr.app import Message
     from flwr.serverapp import Grid
 
@@ -75,6 +77,12 @@ class Roster:
                     "start the missing sites or lower federation.min_sites, then run the same command again"
                 )
             self._patience.pause()
+
+    def forget(self, sites: Iterable[str]) -> None:
+        """Ask sites anew before the next round: whose reply was not used may have changed what it can train."""
+        gone = set(sites)
+        known = self._site_of_node.items()
+        self._site_of_node = {node: hello for node, hello in known if hello is None or hello.site not in gone}
 
     def _ask_new_nodes(self) -> None:
         # The name under which a node's key is registered; empty where nobody registers, as in a simulation.

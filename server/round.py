@@ -16,6 +16,7 @@ from ccfexp.errors import RoundError, WireError
 from configs.federation import FederationConfig
 from server.checkpoint import RoundRecord
 from server.exchange import Envelope, Patience, array_bytes, checked_content, exchange, in_order, shown
+from server.latecomers import Latecomers
 from server.shelf import Shelf
 from server.standing import Messages
 from strategies import wire
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
     from server.roster import Member
+
 
 log = logging.getLogger(__name__)
 _MAX_REASON = 400  # characters of a refusal; what a site says itself is a part of it
@@ -60,6 +62,7 @@ class Round:
         patience: how long to wait.
         shelf: where updates wait for their turn.
         gather: whether the rule needs all updates together; else each is handed on as soon as it is its turn.
+        late: who had not answered when the rounds before ended.
         on_reply: called for every site asked, used or refused, as the replies come.
     """
 
@@ -69,6 +72,7 @@ class Round:
     patience: Patience
     shelf: Shelf
     gather: bool
+    late: Latecomers = field(default_factory=Latecomers)
     on_reply: OnReply | None = None
     _sent: dict[int, tuple[wire.AdapterMessage, RecordDict]] = field(default_factory=dict)
 
@@ -79,7 +83,9 @@ class Round:
             RoundError: at the end, if there were too few.
             CheckpointError: an update could not be kept on the disk.
         """
+        members = self._of_equal_rank(members)
         needed = self._needed(len(members))
+        members = self._not_busy(grid, members, needed)
         rank = self.messages.terms.rank
         self.record.ranks.update({site: min(member.max_rank, rank) for site, member in members.items()})
         envelopes = (Envelope(site, member.node, self._content(site)) for site, member in members.items())
@@ -87,7 +93,7 @@ class Round:
         # A reply that is refused does not count: it must not end the wait for those that would be used.
         arrivals = exchange(
             grid, envelopes, MessageType.TRAIN, str(number), self._patience(),
-            enough=lambda: len(self.record.metrics) >= needed,
+            enough=lambda: len(self.record.metrics) >= needed, left_behind=self.late.note,
         )  # fmt: skip
         began = time.monotonic()
         screened = ((site, self._screened(site, reply, began)) for site, reply in arrivals)
@@ -99,6 +105,25 @@ class Round:
                 f"round {number}: usable updates={len(self.record.weights)}, need at least {needed} "
                 f"({reasons}); repair the sites and run the same command again, it goes on after round {number - 1}"
             )
+
+    def _of_equal_rank(self, members: Mapping[str, Member]) -> Mapping[str, Member]:
+        """The sites that can be compared number by number, where the centre does so; the others are not asked."""
+        rank, centre = self.messages.terms.rank, self.config.combine.centre
+        if centre == "mean":
+            return members
+        for site, member in members.items():
+            if member.max_rank < rank:
+                reason = f"not asked: combine.centre={centre} needs rank {rank} of every site, and it trains at most "
+                self.record.refused[site] = f"{reason}{member.max_rank}; raise its policy.max_rank"
+        return {site: member for site, member in members.items() if member.max_rank >= rank}
+
+    def _not_busy(self, grid: Grid, members: Mapping[str, Member], needed: int) -> Mapping[str, Member]:
+        """The sites that do not work on an earlier round any more."""
+        free = self.late.free(grid, members, needed)
+        self.record.refused.update(
+            {site: "not asked: it still works on an earlier round" for site in members if site not in free}
+        )
+        return free
 
     def _needed(self, asked: int) -> int:
         share = self.config.min_fraction * asked

@@ -64,7 +64,7 @@ class Study:
                 return dict(record["figures"])
         with RunProgress(self._steps + self._cases) as progress:
             trained = self._trained(progress)
-            figures = self._quality(adapters_of(trained, self.own, digest), progress) | _costs(trained)
+            figures = self._quality(adapters_of(trained, self.own), progress) | _costs(trained)
         atomic_write_json(path, {"config_sha256": digest, "figures": figures})
         return figures
 
@@ -203,7 +203,9 @@ def _run(planned: Sequence[Study], folder: Path) -> str:
     for study in planned:
         figures.setdefault(study.rule, []).append(study.figures())
     text = table(figures)
-    atomic_write_text(folder / "table.md", text)
+    some = [rule for rule in figures if rule != BASE]
+    name = "table.md" if set(some) == set(choices(_GROUP)) else f"table-{'-'.join(some)}.md"
+    atomic_write_text(folder / name, text)
     return text
 
 

@@ -2,25 +2,34 @@
 
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ccfexp.adapter import AdapterState
 from client.memory import SiteMemory
 from server.checkpoint import Progress
 from strategies import registry
 
 
-def adapters_of(progress: Progress, folder: Path, config_sha256: str) -> dict[str, AdapterState]:
+def adapters_of(progress: Progress, folder: Path) -> dict[str, AdapterState]:
     """The adapter of the federation, named by nothing; or where the rule is personal those of its sites, by name.
 
     Args:
         progress: the run's last round.
         folder: of the run.
-        config_sha256: of its configuration.
     """
     if not progress.method or not registry.make(progress.method).personal:
         return {"": progress.adapter}
-    memories = folder / "memory" / config_sha256[:16]
-    sites = sorted(path.name for path in memories.iterdir())
-    return {
-        site: progress.adapter | SiteMemory(memories / site).before("personal", progress.round_number + 1)
-        for site in sites
-    }
+    memories = folder / "memory" / progress.run
+    adapters = {}
+    for site in sorted(path.name for path in memories.iterdir()):
+        own = SiteMemory(memories / site).before("personal", progress.round_number + 1)
+        adapters[site] = progress.adapter | {name: _widened(own[name], progress.adapter[name]) for name in own}
+    return adapters
+
+
+def _widened(up: Tensor, like: Tensor) -> Tensor:
+    """A site's B [m,r,..] at the run's rank: the components that it does not have are zero."""
+    whole = torch.zeros_like(like)
+    whole[:, : up.shape[1]] = up
+    return whole

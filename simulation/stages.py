@@ -27,6 +27,7 @@ from simulation.personal import adapters_of
 from simulation.progress import RunProgress
 from simulation.scoring import Scorer
 from simulation.sites import composition, prepare_sites
+from strategies import registry
 
 BASE, FEDERATED, TARGET = "base", "federated", "true target"
 _PASS_COST = 3  # one pass over one image, forwards and backwards, costs about as much as three evaluations
@@ -103,7 +104,7 @@ class Outcome:
     @property
     def adapters(self) -> dict[str, AdapterState]:
         """The same, named by nothing; or those of the sites, where each has its own."""
-        return adapters_of(self.histories[FEDERATED], self.plan.folder, config_hash(self.plan.config))
+        return adapters_of(self.histories[FEDERATED], self.plan.folder)
 
 
 def simulate(plan: Plan, progress: RunProgress) -> Outcome:
@@ -204,6 +205,8 @@ def _validation(outcome: Outcome, number: int, adapter: AdapterState) -> dict[st
     config = outcome.plan.config
     if number % config.evaluation.every_rounds and number != config.federation.rounds:
         return {}
+    if registry.make(config.federation.strategy).personal and number:
+        return {}  # there is no model of the whole
     # Nothing is trained in round 0: what is measured there is the base, without a bottleneck that it never had.
     return {"validation_loss": outcome.scorer.loss(adapter if number else None)}
 

@@ -39,6 +39,7 @@ class BiasMeter:
     _ideal: dict[str, Wide] = field(default_factory=dict)
     _weight: float = 0.0
     _views: Views = field(default_factory=dict)
+    _drawn: dict[int, Wide] = field(default_factory=dict)
 
     def watching(self, updates: Iterable[SiteUpdate]) -> Iterator[SiteUpdate]:
         """Pass updates on, taking note of each. Raises WireError as `site_products`."""
@@ -69,7 +70,9 @@ class BiasMeter:
         return 0.0 if difference == size == 0 else float(np.sqrt(difference / max(size, 1e-300)))
 
     def _vectors(self, index: int, inputs: int) -> Wide:
-        return np.random.default_rng([self.seed, index]).standard_normal((inputs, _VECTORS))
+        if index not in self._drawn:
+            self._drawn[index] = np.random.default_rng([self.seed, index]).standard_normal((inputs, _VECTORS))
+        return self._drawn[index]
 
 
 def _seen(product: Product, vector_NV: Wide) -> Wide:

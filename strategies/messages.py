@@ -19,6 +19,7 @@ PROTOCOL_VERSION = 2
 MAX_RANK = 256
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_RUN = re.compile(r"[0-9a-f]{16}")
 _METHOD = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -40,6 +41,7 @@ class Terms:
     uploaded: str = "AB"  # factors whose change it sends back
     known_sha256: str = ""  # of factors that are not sent because a site draws them itself from the run's seed
     coding: Coding = "float32"  # how the numbers of an update are written
+    run: str = "0" * 16  # drawn when a run begins: what a site remembers of one run is nothing to another
     protocol: int = PROTOCOL_VERSION
 
     def __post_init__(self) -> None:
@@ -55,6 +57,8 @@ class Terms:
             raise refusal("alpha", "alpha", self.alpha, "finite and above 0")
         if _METHOD.fullmatch(self.method) is None:
             raise refusal("method", "method", self.method, "a strategy name")
+        if _RUN.fullmatch(self.run) is None:
+            raise refusal("run", "run", self.run, "16 hexadecimal digits")
         self._check_factors()
         for name in ("config_sha256", "base_sha256", "known_sha256"):
             value = getattr(self, name)

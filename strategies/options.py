@@ -69,5 +69,7 @@ class ServerOptimiser:
         for name in ("momentum", "second"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 0 and below 1; 0.9 is a good choice")
+        if self.kind == "adam" and self.rate > 0.1:  # its step is as long as the rate, whatever the change
+            raise ConfigError(f"rate={self.rate} of kind=adam must be at most 0.1; 0.001 is a good choice")
         if self.kind == "plain" and self.rate != 1.0:
             raise ConfigError(f"rate={self.rate} changes nothing with kind=plain; leave it at 1 or choose momentum")

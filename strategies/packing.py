@@ -37,6 +37,7 @@ MAX_NAME = 200  # characters
 MAX_TENSORS = 20_000
 MAX_PARAMETERS = 200_000_000  # 800 MB of float32, several times the adapter of the published 93.6 M network
 MAX_DIMENSIONS = 6
+MAX_TAIL = 256  # components that a site of lower rank may get as part of its base, beside what a layer can hold
 
 
 def refusal(check: str, name: str, value: object, bound: str) -> WireError:
@@ -110,6 +111,23 @@ class AdapterManifest:
         """The trained factors of these letters ("A", "B" or "AB"), without a base residual."""
         kept = (entry for entry in self.entries if trained_letter(entry[0]) in set(letters))
         return AdapterManifest(tuple(kept))
+
+    def check_rank(self, rank: int) -> None:
+        """Raises WireError unless every factor has this rank, and a base residual no more than its layer can hold.
+
+        A site of lower rank gets what it cannot train as part of its base; more than the layer and that, no rule makes.
+        """
+        sizes = dict(self.entries)
+        for name, shape in self.entries:
+            match = ALLOWED_NAME.fullmatch(name)
+            if match is None:
+                continue
+            own = shape[0] if match["letter"] == "A" else shape[1] if len(shape) > 1 else 0
+            if not match["residual"] and own != rank:
+                raise refusal("rank", f"rank of {name}", own, f"{rank}")
+            up = sizes.get(f"{match['layer']}.lora_B.residual.weight", (0,))
+            if match["residual"] and match["letter"] == "A" and own > min(up[0], math.prod(shape[1:])) + MAX_TAIL:
+                raise refusal("rank", f"rank of {name}", own, f"at most {min(up[0], math.prod(shape[1:])) + MAX_TAIL}")
 
     def check_equal(self, expected: AdapterManifest) -> None:
         """Raises WireError naming the first difference unless both manifests are the same."""

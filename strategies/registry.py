@@ -87,4 +87,6 @@ def check_combination(
             f"not average; choose one of {linear}, or combine.norm_filter"
         )
     if combine.residual and name != Flex.name:
-        raise ConfigError(f"federation.combine.residual is of strategy=flex, not of {name}; set it to false")
+        raise ConfigError(
+            f"federation.combine.residual is of strategy=flex, not of {name}; choose strategy=flex, or set it to false"
+        )

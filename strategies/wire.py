@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 PUBLIC_METRICS = frozenset({"loss", "steps", "patients", "images"})  # all that a hospital says about its training
+_MAX_METRIC = 1e12
 _MAX_CONFIG = 65_536  # characters of the client part of the configuration
 _ARRAYS, _TERMS, _METRICS, _FLAT = "adapter", "terms", "metrics", "flat"
 _T = TypeVar("_T")
@@ -158,7 +159,9 @@ def _parts(
     manifest = AdapterManifest.parse(text)
     if manifest.text != text:  # other words for the same have room for a message
         raise refusal("manifest", "manifest", text, "canonical JSON")
-    if agreed is not None:
+    if agreed is None:
+        manifest.check_rank(terms.rank)
+    else:
         manifest.check_equal(agreed)
     arrays = records.array_records[_ARRAYS]
     if list(arrays) != [_FLAT]:
@@ -233,16 +236,16 @@ def _number(name: object, value: object) -> float:
 
 
 def _check_weight(weight: float, maximum: float) -> None:
-    if not (math.isfinite(weight) and 0 < weight <= maximum):
-        raise refusal("weight", "weight", weight, f"finite, above 0 and at most {maximum}")
+    if not (math.isfinite(weight) and 1 <= weight <= maximum):  # it counts patients
+        raise refusal("weight", "weight", weight, f"1 to {maximum}")
 
 
 def _check_metrics(metrics: Mapping[str, float]) -> None:
     for name, value in metrics.items():
         if name not in PUBLIC_METRICS:
             raise refusal("metrics", "metric", name, f"one of {sorted(PUBLIC_METRICS)}")
-        if not math.isfinite(value):
-            raise refusal("metrics", name, value, "finite")
+        if not abs(value) <= _MAX_METRIC:  # larger ones could not even be averaged
+            raise refusal("metrics", name, value, f"finite and at most {_MAX_METRIC:g}")
 
 
 def _check_text(name: str, text: str) -> None:

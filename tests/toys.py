@@ -89,7 +89,7 @@ class ToyHospital:
         """A few steps from the adapter in the message. Raises RequestRefusedError as `client.update.start_of`."""
         terms, place = message.terms, self.sites.index(site)
         self.calls.append((site, terms.round_number))
-        memory = SiteMemory(self.folder / terms.config_sha256[:16] / site)
+        memory = SiteMemory(self.folder / terms.run / site)
         first = narrowed(self.first, terms.rank)
         start = start_of(message, AdapterManifest.of(first), first, memory)
         trained, loss = self.fit(place, terms, start)

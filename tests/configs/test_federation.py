@@ -20,7 +20,7 @@ def test_auto_is_rolora_or_flex_where_ranks_differ() -> None:
     ("config", "setting"),
     [
         (FederationConfig(central_noise=1.0), "central_noise"),
-        (FederationConfig(combine=CombineOptions(centre="median")), "combine.centre=median"),
+        (FederationConfig(min_sites=3, combine=CombineOptions(centre="median")), "combine.centre=median"),
         (FederationConfig(optimiser=ServerOptimiser(kind="momentum")), "optimiser.kind=momentum"),
     ],
     ids=["noise", "median", "momentum"],

@@ -112,7 +112,7 @@ MOMENTUM = ServerOptimiser("momentum")
         ({"strategy": "fedit", "central_noise": 1.0, "combine": CombineOptions("median")}, "compares them one with an"),
         ({"strategy": "ffa", "central_noise": 1.0, "combine": CombineOptions(norm_filter=3)}, "combine.norm_filter=0"),
         ({"strategy": "fedsvd", "optimiser": MOMENTUM}, "kind=momentum remembers.*strategy=fedsvd"),
-        ({"strategy": "flora", "optimiser": ServerOptimiser("adam")}, "kind=adam remembers.*strategy=flora"),
+        ({"strategy": "flora", "optimiser": ServerOptimiser("adam", rate=0.01)}, "kind=adam remembers.*strategy=flora"),
         ({"strategy": "flex", "combine": CombineOptions("median")}, "centre=median compares.*strategy=flex"),
         ({"strategy": "rolora", "combine": CombineOptions(residual=True)}, "combine.residual is of strategy=flex"),
         ({"strategy": "fedavg"}, "strategy='fedavg' is unknown"),
@@ -138,11 +138,11 @@ def test_an_option_that_the_rule_of_mixed_ranks_cannot_have_is_refused_not_dropp
 ) -> None:
     """With strategy=auto the rule is known when the sites are: nobody trains, and no noise is silently left out."""
     hospital = toys.ToyHospital(ranks=(1, 2, 2))
-    plan = toys.federation(tmp_path, strategy="auto", **options)
+    plan = toys.federation(tmp_path, strategy="auto", min_sites=3, **options)
 
     with pytest.raises(ConfigError, match="strategy=flex"):
         plan.run(LocalGrid(app_of(hospital), 3))
 
     assert hospital.calls == []
-    equal = toys.federation(tmp_path, strategy="auto", **options).run(LocalGrid(toys.toy_app(), 3))
+    equal = toys.federation(tmp_path, strategy="auto", min_sites=3, **options).run(LocalGrid(toys.toy_app(), 3))
     assert equal.method == "rolora"

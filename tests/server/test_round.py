@@ -246,7 +246,8 @@ def test_one_hostile_site_cannot_move_a_robust_centre_past_the_honest_ones(tmp_p
     moved = {}
     for kind in (centre, "mean"):
         hospital = Hostile(sites)
-        plan = toys.federation(tmp_path / kind, rounds=1, wanted=5, combine=CombineOptions(centre=kind))  # type: ignore[arg-type]
+        options = CombineOptions(centre=kind)  # type: ignore[arg-type]
+        plan = toys.federation(tmp_path / kind, rounds=1, wanted=5, min_sites=5, combine=options)
         moved[kind] = plan.run(LocalGrid(make_app(lambda bench=hospital: bench), 5)).adapter[toys.B]  # type: ignore[misc]
         honest = torch.stack([hospital.ends[site, 1][toys.B] for site in sites if site != "south"])
 

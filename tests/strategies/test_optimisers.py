@@ -48,7 +48,7 @@ def test_momentum_is_the_published_recurrence(changes: list[float], rate: float,
     assert found == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
-@given(NUMBERS, st.floats(0.01, 1), st.floats(0, 0.99), st.floats(0, 0.999), st.floats(1e-4, 0.1))
+@given(NUMBERS, st.floats(1e-4, 0.1), st.floats(0, 0.99), st.floats(0, 0.999), st.floats(1e-4, 0.1))
 @settings(max_examples=40, deadline=None)
 def test_adam_is_the_published_recurrence(
     changes: list[float], rate: float, kept: float, second: float, floor: float
@@ -102,7 +102,7 @@ def test_moments_of_a_and_b_do_not_mix() -> None:
             assert np.allclose(value, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [ServerOptimiser(kind="momentum"), ServerOptimiser(kind="adam")])
+@pytest.mark.parametrize("options", [ServerOptimiser(kind="momentum"), ServerOptimiser(kind="adam", rate=0.01)])
 def test_no_change_is_no_step_and_no_nan(options: ServerOptimiser) -> None:
     step_P, memory = server_step(np.zeros(4), "AB", options, {})
 

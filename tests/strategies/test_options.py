@@ -34,6 +34,7 @@ def test_combining_is_bounded(values: dict[str, Any], message: str) -> None:
         ({"kind": "adam", "floor": math.inf}, r"floor=inf must be finite and above 0"),
         ({"kind": "momentum", "momentum": 1.0}, r"momentum=1.0 must be at least 0 and below 1"),
         ({"kind": "adam", "second": math.nan}, r"second=nan must be at least 0 and below 1"),
+        ({"kind": "adam"}, r"rate=1.0 of kind=adam must be at most 0.1; 0.001 is a good choice"),
         ({"rate": 0.5}, r"rate=0.5 changes nothing with kind=plain; leave it at 1 or choose momentum"),
     ],
 )
