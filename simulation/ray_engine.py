@@ -49,6 +49,9 @@ def run_on_ray(server_app: ServerApp, client_app: ClientApp, nodes: int, config:
     except ImportError as error:
         raise ConfigError("engine='ray' needs Ray, which is not installed; install the extra 'ray'") from error
     resources: dict[str, ConfigRecordValues] = {"num_cpus": config.client_cpus, "num_gpus": config.client_gpus}
+    # Flower hands these on to Ray. A worker that dies is started anew: it would stay in Flower's pool and, as it fails
+    # at once, be given most of the sites of all later rounds.
+    resources["max_restarts"] = -1
     try:
         with _without_deprecation():
             run_simulation(server_app, client_app, num_supernodes=nodes, backend_config={"client_resources": resources})

@@ -1,13 +1,16 @@
-"""What the parallel engine does beside running: it reports to nobody."""
+"""What the parallel engine does beside running: it reports to nobody, and asks Ray for what it needs."""
 
 from __future__ import annotations
 
 import os
+import threading
+from typing import Any
 
 import pytest
 from flwr.supercore import telemetry
 
-from simulation.ray_engine import tell_nobody
+from configs.federation import EngineConfig
+from simulation.ray_engine import run_on_ray, tell_nobody
 
 VARIABLES = ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")
 
@@ -26,3 +29,15 @@ def test_no_run_is_reported_unless_the_environment_asks_for_it(
     tell_nobody()
 
     assert {os.environ[name] for name in VARIABLES} == {told} == {telemetry.FLWR_TELEMETRY_ENABLED}
+
+
+def test_a_worker_that_dies_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower keeps the dead one in its pool; without this it fails site after site to the end of the run."""
+    pytest.importorskip("ray")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr("flwr.simulation.run_simulation", lambda *_, **named: asked.update(named))
+
+    run_on_ray(None, None, 3, EngineConfig(client_cpus=2), threading.Event())  # type: ignore[arg-type]
+
+    resources = {"num_cpus": 2, "num_gpus": 0.0, "max_restarts": -1}
+    assert asked["backend_config"] == {"client_resources": resources}
