@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 import torch
 
-from client.memory import SiteMemory
+from client.memory import SiteMemory, memory_of
 
 Kind = Literal["personal", "left-over"]
 
@@ -123,3 +123,13 @@ def test_tensors_come_back_bit_for_bit_however_they_lie_in_memory(tmp_path: Path
     SiteMemory(tmp_path).remember("left-over", 1, {"x.lora_A.weight": value})
 
     assert torch.equal(SiteMemory(tmp_path).before("left-over", 2)["x.lora_A.weight"], value)
+
+
+def test_of_earlier_runs_only_the_last_few_are_kept(tmp_path: Path) -> None:
+    """And one run knows nothing of another."""
+    for index in range(12):
+        memory_of(tmp_path, f"{index:016x}", "A").remember("personal", 1, {"b": torch.ones(1)})
+        os.utime(tmp_path / f"{index:016x}", (index, index))
+
+    assert memory_of(tmp_path, "f" * 16, "A").before("personal", 9) == {}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{index:016x}" for index in range(4, 12)]

@@ -281,3 +281,25 @@ def test_hello_round_trip_and_refusals() -> None:
         wire.decode_hello(RecordDict({"terms": ConfigRecord({"protocol": 7, "site": "A"})}))
     with pytest.raises(WireError, match="check 'records'"):
         wire.decode_hello(RecordDict())
+
+
+@pytest.mark.parametrize(
+    ("extra", "rank"),
+    [
+        ({}, 1),
+        ({"mid.to_q.lora_A.residual.weight": (300, 3), "mid.to_q.lora_B.residual.weight": (4, 300)}, 2),
+    ],
+)
+def test_a_message_whose_tensors_are_not_of_its_rank_is_refused(extra: dict[str, tuple[int, ...]], rank: int) -> None:
+    """Nor is a base residual larger than any rule makes one."""
+    state = adapter() | {name: torch.zeros(shape) for name, shape in extra.items()}
+    records = wire.encode_message(wire.AdapterMessage.of(dataclasses.replace(TERMS, rank=rank), state, "{}"))
+
+    with pytest.raises(WireError, match="check 'rank'"):
+        wire.decode_message(records)
+
+
+@pytest.mark.parametrize("value", [1e13, -1.7e308])
+def test_a_public_number_that_could_not_be_averaged_is_refused(value: float) -> None:
+    with pytest.raises(WireError, match="check 'metrics'"):
+        wire.encode_update(dataclasses.replace(update(), metrics={"loss": value}))
