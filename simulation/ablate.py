@@ -8,7 +8,6 @@ that names them; an interrupted command goes on.
 
 import argparse
 import hashlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 
 from ccfexp._io import atomic_write_text
-from ccfexp.errors import CCFExpError, ConfigError, did_you_mean
+from ccfexp.errors import ConfigError, did_you_mean
 from ccfexp.evaluation.bootstrap import paired_difference
 from ccfexp.evaluation.cases import CASES_PER_PERSON, HeldOutCases, phantom_cases
 from ccfexp.evaluation.scores import METRICS, Metric, ModelScores
@@ -26,6 +25,7 @@ from ccfexp.training import SiteData
 from configs import choices, config_hash, load
 from configs.run import RunConfig
 from simulation.baselines import BaselineRun, pool, train_baseline
+from simulation.commands import exit_code
 from simulation.preflight import preflight
 from simulation.progress import RunProgress
 from simulation.scoring import Scorer
@@ -130,22 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("variant", nargs="*", help="variants, or key=value for all of them; without variants: all")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     chosen = parser.parse_args(arguments)
-    try:
-        _run(chosen.variant, chosen.runs)
-    except CCFExpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"error: the disk refused: {error.strerror}; free some space, or name another folder with --runs, and give "
-            "the same command again",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on after the last complete round", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _run(chosen.variant, chosen.runs), "--runs")
 
 
 def _run(words: Sequence[str], runs: Path) -> None:

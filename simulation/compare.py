@@ -8,7 +8,6 @@ table stands in ``runs/strategies/table.md``; an interrupted command goes on, an
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 
 from ccfexp._io import atomic_write_json, atomic_write_text
 from ccfexp.adapter import AdapterState
-from ccfexp.errors import CCFExpError, ConfigError, did_you_mean
+from ccfexp.errors import ConfigError, did_you_mean
 from ccfexp.evaluation.cases import phantom_cases
 from ccfexp.evaluation.scores import METRICS
 from ccfexp.model import CCFExp
@@ -25,6 +24,7 @@ from ccfexp.sampling import SamplingConfig
 from configs import choices, config_hash, load
 from configs.run import RunConfig
 from server.checkpoint import Progress
+from simulation.commands import exit_code
 from simulation.federate import Callbacks, run_federation
 from simulation.personal import adapters_of
 from simulation.preflight import preflight
@@ -183,21 +183,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=Path("runs") / _RUN)
     chosen = parser.parse_intermixed_args(arguments)
-    try:
-        print(_run(studies(chosen.words, chosen.seeds, chosen.out), chosen.out), end="")
-    except CCFExpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: the disk refused: {error.strerror}; free some space, give the command again", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on after the last complete round", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _run(studies(chosen.words, chosen.seeds, chosen.out), chosen.out), "--out")
 
 
-def _run(planned: Sequence[Study], folder: Path) -> str:
+def _run(planned: Sequence[Study], folder: Path) -> None:
     torch.set_num_threads(planned[0].config.threads)
     figures: dict[str, list[dict[str, float]]] = {}
     for study in planned:
@@ -206,7 +195,7 @@ def _run(planned: Sequence[Study], folder: Path) -> str:
     some = [rule for rule in figures if rule != BASE]
     name = "table.md" if set(some) == set(choices(_GROUP)) else f"table-{'-'.join(some)}.md"
     atomic_write_text(folder / name, text)
-    return text
+    print(text, end="")
 
 
 if __name__ == "__main__":
