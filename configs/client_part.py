@@ -1,4 +1,4 @@
-"""The part of a configuration that a hospital needs, as it travels: adapter, training and seed. Never a path."""
+"""The part of a configuration that a hospital needs, as it travels: what to train and how privately. Never a path."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ccfexp._io import canonical_json
 from ccfexp.adapter import AdapterConfig
 from ccfexp.errors import ConfigError
+from ccfexp.privacy.config import PrivacyConfig
 from ccfexp.training import TrainConfig
 from configs._build import build, to_dict
 
@@ -20,6 +21,7 @@ class ClientPart:
     adapter: AdapterConfig
     train: TrainConfig
     seed: int
+    privacy: PrivacyConfig | None = None  # calibrated; null: an ordinary run
 
     def to_json(self) -> str:
         """One line of canonical JSON."""

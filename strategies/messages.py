@@ -15,12 +15,13 @@ from strategies.packing import AdapterManifest, FlatArray, pack, refusal, unpack
 if TYPE_CHECKING:
     import torch
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_RANK = 256
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _RUN = re.compile(r"[0-9a-f]{16}")
 _METHOD = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_MAX_PLAN = 1000  # characters
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Terms:
     uploaded: str = "AB"  # factors whose change it sends back
     known_sha256: str = ""  # of factors that are not sent because a site draws them itself from the run's seed
     coding: Coding = "float32"  # how the numbers of an update are written
+    privacy: str = ""  # canonical JSON of the calibrated plan of a private run; empty: the updates are not private
     run: str = "0" * 16  # drawn when a run begins: what a site remembers of one run is nothing to another
     protocol: int = PROTOCOL_VERSION
 
@@ -60,6 +62,11 @@ class Terms:
         if _RUN.fullmatch(self.run) is None:
             raise refusal("run", "run", self.run, "16 hexadecimal digits")
         self._check_factors()
+        self._check_texts()
+
+    def _check_texts(self) -> None:
+        if len(self.privacy) > _MAX_PLAN:
+            raise refusal("privacy", "privacy characters", len(self.privacy), f"at most {_MAX_PLAN}")
         for name in ("config_sha256", "base_sha256", "known_sha256"):
             value = getattr(self, name)
             if _HASH.fullmatch(value) is None and not (name == "known_sha256" and not value):
