@@ -50,6 +50,7 @@ class SiteSource:
     name: str
     manifest: Path
     max_rank: int = MAX_RANK
+    declared_patients: int | None = None
 
 
 @dataclass(frozen=True)

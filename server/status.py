@@ -3,8 +3,8 @@
     python -m server.status --kits kits/            two tables
     python -m server.status --kits kits/ --json     the same for a program
 
-What is on the disk is shown also while the SuperLink is down. The column epsilon holds what a site has spent of its
-privacy budget in a run, "none" where it trains without differential privacy.
+What is on the disk is shown also while the SuperLink is down. The column epsilon holds what a site says that it has
+spent of its privacy budget in a run, "none" where it trains without differential privacy.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _sites_of(history: Sequence[Mapping[str, Any]]) -> dict[str, SiteInRun]:
     names = sorted({name for record in history for name in [*record["weights"], *record["refused"]]})
     rows = {}
     for name in names:
-        spent = [record["metrics"].get(name, {}).get("epsilon") for record in history]
+        spent = [record["metrics"].get(name, {}).get("epsilon_run") for record in history]
         rows[name] = SiteInRun(
             answered=sum(name in record["weights"] for record in history),
             refused=sum(name in record["refused"] for record in history),

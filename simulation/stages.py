@@ -15,9 +15,11 @@ from ccfexp.evaluation.cases import CASES_PER_PERSON, phantom_cases
 from ccfexp.evaluation.report import SiteComposition
 from ccfexp.evaluation.scores import ModelScores
 from ccfexp.model import CCFExp
+from ccfexp.privacy.statement import epsilon_text, summary
 from ccfexp.sampling import SamplingConfig
 from ccfexp.training import SiteData
 from configs import config_hash, resolved_json
+from configs.client_part import plan_text
 from configs.run import RunConfig
 from server.checkpoint import Progress
 from server.federation import Answer
@@ -165,14 +167,20 @@ def _prepare(plan: Plan, progress: RunProgress) -> Outcome:
 
 
 def _federate(outcome: Outcome, progress: RunProgress) -> None:
-    plan, scorer = outcome.plan, outcome.scorer
+    plan = outcome.plan
     config, rounds, units = plan.config, plan.config.federation.rounds, plan.step_units
     progress.stage(f"federated: {rounds} rounds of {config.train.steps} steps at each of {len(config.hospitals)} sites")
 
+    promised = config.private_plan
+    if promised is not None:
+        progress.stage(summary(promised, config.steps))
     progress.skip_to(units * _rounds_done(plan.folder / "checkpoint") * config.train.steps * len(config.hospitals))
+    spent: dict[str, str] = {}
 
     def on_step(site: str, number: int, step: int, steps: int, loss: float) -> None:
-        progress.advance(units, f"federated round {number}/{rounds} site {site} step {step}/{steps} loss {loss:.4f}")
+        # Sites of a private run tell no loss, but what they have spent in the rounds before.
+        told = f" loss {loss:.4f}" if promised is None else spent.get(site, "")
+        progress.advance(units, f"federated round {number}/{rounds} site {site} step {step}/{steps}{told}")
 
     def on_round(number: int, adapter: AdapterState, _: dict[str, float]) -> dict[str, float]:
         if plan.engine == "ray" and number:  # workers report no steps
@@ -180,6 +188,8 @@ def _federate(outcome: Outcome, progress: RunProgress) -> None:
         return _validation(outcome, number, adapter)
 
     def on_reply(answer: Answer) -> None:
+        if "epsilon_run" in answer.metrics:
+            spent[answer.site] = f" after epsilon {epsilon_text(answer.metrics['epsilon_run'])}"
         if answer.refused is not None:
             progress.stage(
                 f"round {answer.round_number}: the update of site {answer.site} was refused: {answer.refused}"
@@ -196,9 +206,15 @@ def _federate(outcome: Outcome, progress: RunProgress) -> None:
     )
     share = units * rounds * config.train.steps * len(config.hospitals)
     progress.skip_to(share)
-    about = {"base_sha256": scorer.model.base_sha256, "config_sha256": config_hash(config), "rounds": str(rounds)}
+    _save_adapters(outcome)
+
+
+def _save_adapters(outcome: Outcome) -> None:
+    config, model = outcome.plan.config, outcome.scorer.model
+    about = {"base_sha256": model.base_sha256, "config_sha256": config_hash(config)}
+    about |= {"rounds": str(config.federation.rounds), "privacy": plan_text(config.private_plan)}
     for site, adapter in outcome.adapters.items():
-        save_adapter(plan.folder / "adapter" / site, adapter, scorer.model, config.adapter, about)
+        save_adapter(outcome.plan.folder / "adapter" / site, adapter, model, config.adapter, about)
 
 
 def _validation(outcome: Outcome, number: int, adapter: AdapterState) -> dict[str, float]:
@@ -212,6 +228,7 @@ def _validation(outcome: Outcome, number: int, adapter: AdapterState) -> dict[st
 
 
 def _train_baselines(outcome: Outcome, progress: RunProgress) -> None:
+    """Each site alone and pooled, without differential privacy also where the federation has it."""
     if not outcome.plan.config.evaluation.baselines:
         return
     plan, model = outcome.plan, outcome.plan.model()

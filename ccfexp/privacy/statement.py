@@ -104,6 +104,11 @@ def best_guess(epsilon: float, delta: float) -> float:
     return 1 - (1 - delta) / (1 + math.exp(min(epsilon, 700.0)))
 
 
+def guess_text(epsilon: float, delta: float) -> str:
+    """`best_guess` in per cent, rounded up."""
+    return f"{math.ceil(round(1e4 * best_guess(epsilon, delta), 6)) / 100:.2f} %"
+
+
 def _factor(epsilon: float) -> str:
     value = math.exp(min(float(epsilon_text(epsilon)), 700.0))
     return f"{value:.2f}" if value < 10 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ccfexp.privacy.config import PrivacyConfig
-from ccfexp.privacy.statement import LIMITS, NONE, best_guess, epsilon_text, statement, summary
+from ccfexp.privacy.statement import LIMITS, NONE, best_guess, epsilon_text, guess_text, statement, summary
 
 PLAN = PrivacyConfig(noise_multiplier=1.0, steps=100)
 
@@ -64,6 +64,8 @@ def test_the_best_guess() -> None:
     assert best_guess(math.log(3), 0.0) == pytest.approx(0.75)
     assert best_guess(0.0, 1.0) == 1.0
     assert best_guess(math.inf, 1e-5) == 1.0
+    assert guess_text(math.log(3), 0.0) == "75.00 %"
+    assert guess_text(3.0, 1e-5) == "95.26 %", "95.2575, rounded up"
 
 
 def test_the_line_before_a_run_agrees_with_the_accountant() -> None:
