@@ -55,10 +55,23 @@ class Plan:
 
     @property
     def step_units(self) -> int:
-        """Units of work of one training step."""
+        """Units of work of one training step without privacy."""
+        return self._units(self.config.train.batch_size)
+
+    @property
+    def federated_step_units(self) -> int:
+        """The same in the federation: in a private run the expected number of images that are drawn."""
+        privacy, sites = self.config.privacy, self.config.hospitals
+        if privacy is None:
+            return self.step_units
+        units = sum(site.subjects if privacy.unit == "patient" else site.images for site in sites) / len(sites)
+        drawn = privacy.sampling_rate * units * privacy.images_per_patient * privacy.draws_per_image
+        return max(1, self._units(drawn))
+
+    def _units(self, images: float) -> int:
         train = self.config.train
         passes = 1 + (1 / train.cycle_every if train.cycle.cycle_weight else 0)
-        return round(_PASS_COST * passes * train.batch_size)
+        return round(_PASS_COST * passes * images)
 
     @property
     def work_units(self) -> int:
@@ -66,14 +79,15 @@ class Plan:
         config, sites = self.config, len(self.config.hospitals)
         alone = config.evaluation.baselines
         # Federated, and then each site alone and pooled.
-        trained = (3 if alone else 1) * sites * config.federation.rounds * config.train.steps
+        units = self.federated_step_units + (2 * self.step_units if alone else 0)
+        trained = sites * config.federation.rounds * config.train.steps * units
         drawn = (
             (3 + sites if alone else 2)
             * CASES_PER_PERSON
             * config.evaluation.patients
             * config.evaluation.sampling_steps
         )
-        return trained * self.step_units + drawn
+        return trained + drawn
 
     def model(self) -> CCFExp:
         """The base with the run's first adapter."""
@@ -168,7 +182,7 @@ def _prepare(plan: Plan, progress: RunProgress) -> Outcome:
 
 def _federate(outcome: Outcome, progress: RunProgress) -> None:
     plan = outcome.plan
-    config, rounds, units = plan.config, plan.config.federation.rounds, plan.step_units
+    config, rounds, units = plan.config, plan.config.federation.rounds, plan.federated_step_units
     progress.stage(f"federated: {rounds} rounds of {config.train.steps} steps at each of {len(config.hospitals)} sites")
 
     promised = config.private_plan
@@ -242,7 +256,7 @@ def _train_baselines(outcome: Outcome, progress: RunProgress) -> None:
         name = who if who == POOLED else f"site {who} alone,"
         progress.advance(plan.step_units, f"{name} round {number}/{rounds} step {step}/{steps} loss {loss:.4f}")
 
-    share = plan.step_units * rounds * config.train.steps * len(data)
+    share = plan.federated_step_units * rounds * config.train.steps * len(data)
     for run in local_and_pooled(data, config.train, config.seed):
         what = "pooled" if run.name == POOLED else f"local only, site {run.name}"
         progress.stage(f"{what}: {rounds} rounds of {run.train.steps} steps")
