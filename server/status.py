@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ccfexp.errors import CCFExpError
+from ccfexp.privacy.statement import epsilon_text
 from server import lock
 from server.deployment import LOCK
 from server.kits import Kits
@@ -143,7 +144,7 @@ def print_tables(found: Status, console: Console) -> None:
     for run in found.runs:
         first = [run.name, run.status, str(run.rounds)]
         for name, own in run.sites.items() or [("-", SiteInRun(0, 0, 0, None))]:
-            epsilon = "none" if own.epsilon is None else f"{own.epsilon:.2f}"
+            epsilon = "none" if own.epsilon is None else epsilon_text(own.epsilon)
             numbers = [str(own.answered), str(own.refused), f"{own.received_bytes / 1e6:.1f} MB", epsilon]
             runs.add_row(*first, name, *numbers)
             first = ["", "", ""]
