@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FIRST = "0" * 64
+Draft = tuple[str, Mapping[str, Any]]  # kind and facts of an entry to be
 _KEYS = {"number", "time", "kind", "facts", "previous", "hash"}
 
 
@@ -64,15 +65,23 @@ class Chain:
         Raises:
             LedgerError: the file was altered, or cannot be written; nothing was added then.
         """
+        return self.append_decided(lambda _: [(kind, facts)])[0]
+
+    def append_decided(self, decide: Callable[[Sequence[Entry]], Sequence[Draft]]) -> list[Entry]:
+        """Add what ``decide`` makes of the entries so far; from its first look to the last word nobody else appends.
+
+        A crash leaves the first of several, so the one that counts comes last.
+
+        Raises:
+            LedgerError: as `append`. What ``decide`` raises; nothing is added then.
+        """
         with self._locked() as file:
-            last = self._last(file)
-            number, previous = (last.number + 1, last.hash) if last else (1, _FIRST)
-            time = self.clock().isoformat(timespec="milliseconds")
-            body = {"number": number, "time": time, "kind": kind, "facts": dict(facts), "previous": previous}
-            entry = Entry(number, time, kind, dict(facts), _hash(body))
-            self._write(file, canonical_json(body | {"hash": entry.hash}) + "\n")
-            self._write_head(entry)
-            return entry
+            entries = self._whole(file)
+            added: list[Entry] = []
+            for kind, facts in decide(entries):
+                last = next(reversed(added or entries), None)
+                added.append(self._add(file, last, kind, facts))
+            return added
 
     def entries(self) -> list[Entry]:
         """All entries, every link checked.
@@ -102,14 +111,23 @@ class Chain:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _last(self, file: IO[bytes]) -> Entry | None:
-        """The last entry of the whole, checked chain; a half-written line after it is cut off."""
+    def _whole(self, file: IO[bytes]) -> list[Entry]:
+        """The whole, checked chain; a half-written line after it is cut off."""
         content = file.read()
         whole = _complete(content)
         entries = self._verified(whole)
         if len(content) > len(whole):
             file.truncate(len(whole))
-        return entries[-1] if entries else None
+        return entries
+
+    def _add(self, file: IO[bytes], last: Entry | None, kind: str, facts: Mapping[str, Any]) -> Entry:
+        number, previous = (last.number + 1, last.hash) if last else (1, _FIRST)
+        time = self.clock().isoformat(timespec="milliseconds")
+        body = {"number": number, "time": time, "kind": kind, "facts": dict(facts), "previous": previous}
+        entry = Entry(number, time, kind, dict(facts), _hash(body))
+        self._write(file, canonical_json(body | {"hash": entry.hash}) + "\n")
+        self._write_head(entry)
+        return entry
 
     def _verified(self, whole: bytes) -> list[Entry]:
         entries: list[Entry] = []
@@ -125,7 +143,7 @@ class Chain:
             same = set(found) == _KEYS and canonical_json(found).encode() == line
             body = {name: value for name, value in found.items() if name != "hash"}
             linked = found["previous"] == previous and found["number"] == number
-            if not (same and linked and found["hash"] == _hash(body)):
+            if not (same and linked and isinstance(found["facts"], dict) and found["hash"] == _hash(body)):
                 raise ValueError("altered")
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise LedgerError(

@@ -18,15 +18,18 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from rich.table import Table
 from rich.text import Text
 
+from ccfexp._io import sha256_file
 from ccfexp.data.manifest import read_manifest
 from ccfexp.errors import CCFExpError, PolicyError
 from ccfexp.model import CCFExp
 from client import coordinator
 from client.approvals import Approvals
+from client.budget import Budget, check_delta
 from client.coordinator import Level
-from client.ledger import EgressLedger
+from client.ledger import UPDATE, EgressLedger
+from client.payment import Cohort
 from client.sandbox import landlock, seccomp
-from client.shown import printable
+from client.shown import printable, rounded_up
 from client.worker import readable_roots
 
 if TYPE_CHECKING:
@@ -56,17 +59,22 @@ class Readiness:
     Attributes:
         checks: in the order of the table.
         base_sha256: of the installed base; empty if it cannot be used.
-        patients: training patients with consent.
+        cohort: who may be trained on; nobody if the manifest cannot be used.
     """
 
     checks: tuple[Check, ...]
     base_sha256: str
-    patients: int
+    cohort: Cohort
 
     @property
     def ready(self) -> bool:
         """Whether nothing stands in the way of connecting."""
         return all(check.level != "not ready" for check in self.checks)
+
+    @property
+    def patients(self) -> int:
+        """How many may be trained on."""
+        return len(self.cohort.subjects)
 
     def table(self, site: str) -> Table:
         """For a terminal."""
@@ -84,7 +92,7 @@ def examine(site: Site) -> Readiness:
     checks.append(_guarded("approved bundles", lambda: _bundles(site)))
     checks.append(_guarded("egress ledger", lambda: _ledger(site)))
     model: CCFExp | None = None
-    patients = 0
+    cohort = Cohort()
     try:
         model = CCFExp.from_base(site.base)
         checks.append(Check("base and encoders", "ready", f"SHA-256 {model.base_sha256[:12]}, all hashes as recorded"))
@@ -92,14 +100,14 @@ def examine(site: Site) -> Readiness:
     except CCFExpError as error:
         checks.append(Check("base and encoders", "not ready", str(error)))
     if model is not None:
-        check, patients = _manifest(site, model.config.unet.image_size)
-        checks.append(check)
+        check, cohort = _manifest(site, model.config.unet.image_size)
+        checks += [check, _guarded("privacy ledger", lambda: _privacy(site, cohort))]
     checks.append(Check("release of Flower", *_flower()))
     checks.append(_guarded("disk", lambda: _disk(site.work)))
     checks.append(_guarded("isolation", lambda: _isolation(site)))
     checks.append(_guarded("local port", lambda: _port(site.file.port)))
     checks += [Check(*found) for found in coordinator.examine(*site.address, site.root_certificate)]
-    return Readiness(tuple(checks), model.base_sha256 if model else "", patients)
+    return Readiness(tuple(checks), model.base_sha256 if model else "", cohort)
 
 
 def _guarded(name: str, look: Callable[[], tuple[Level, str]]) -> Check:
@@ -171,12 +179,35 @@ def _device(site: Site, model: CCFExp) -> tuple[Level, str]:
     return level, f"{torch.cuda.get_device_name(device)}: {free >> 20} of {total >> 20} MiB free, {needed >> 20} needed"
 
 
-def _manifest(site: Site, image_size: int) -> tuple[Check, int]:
+def _privacy(site: Site, cohort: Cohort) -> tuple[Level, str]:
+    """What private rounds have cost and may still cost, and whether all that has left was private."""
+    policy, patients = site.policy, cohort.subjects
+    egress = EgressLedger.of(site).chain.entries()
+    budget = Budget.of(site.work, site.name, site.file.data_set, "patient")
+    budget.check(patients, egress)
+    if policy.delta is not None and patients:
+        check_delta(policy.delta, len(patients))
+    spent = budget.summary(max_epsilon=policy.max_epsilon, delta=policy.delta)
+    told = f"chain intact; {spent['rounds']} private rounds have cost epsilon={rounded_up(spent['epsilon'])}"
+    if policy.max_epsilon is None:
+        return "ready", f"{told}; the policy asks for no limit"
+    if site.file.declared_patients is None:
+        return "not ready", "declared_patients=null must be a number with policy.max_epsilon; declare one"
+    told += f" of {policy.max_epsilon} at delta={policy.delta}"
+    if spent["epsilon"] >= policy.max_epsilon:
+        return "not ready", f"{told}: it is spent, and nothing private may leave any more"
+    if uncovered := sum(entry.kind == UPDATE and entry.facts.get("unit") != "patient" for entry in egress):
+        return "warning", f"{told}; {uncovered} updates have left that this does not cover"
+    return "ready", told
+
+
+def _manifest(site: Site, image_size: int) -> tuple[Check, Cohort]:
     """Rows, files, hashes, consent and split (`read_manifest` refuses all that is wrong), and enough patients."""
     try:
+        digest = _digest(site.manifest)  # before it is read, so that no later one passes for it
         rows = [row for row in read_manifest(site.manifest, image_size).rows if row.split == "train"]
-        patients = len({row.subject_id for row in rows})
-        if patients < site.policy.min_patients:
+        subjects = frozenset(row.subject_id for row in rows)
+        if (patients := len(subjects)) < site.policy.min_patients:
             raise PolicyError(
                 f"training patients={patients} are fewer than policy.min_patients={site.policy.min_patients}; add "
                 "patients or lower the limit"
@@ -184,9 +215,16 @@ def _manifest(site: Site, image_size: int) -> tuple[Check, int]:
     except CCFExpError as error:
         problems = str(error).splitlines()
         more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        return Check("manifest", "not ready", "\n".join([*problems[:_SHOWN], *more])), 0
+        return Check("manifest", "not ready", "\n".join([*problems[:_SHOWN], *more])), Cohort()
     text = f"{patients} training patients, {len(rows)} images; hashes, consent and split as they must be"
-    return Check("manifest", "ready", text), patients
+    return Check("manifest", "ready", text), Cohort(subjects, digest)
+
+
+def _digest(manifest: Path) -> str:
+    try:
+        return sha256_file(manifest)
+    except OSError:
+        return ""  # `read_manifest` says why
 
 
 def _disk(work: Path) -> tuple[Level, str]:

@@ -21,7 +21,9 @@ from flwr.proto.message_pb2 import Message as MessageProto
 from ccfexp.errors import LedgerError, PolicyError, WireError
 from client import guard, ledger
 from client.approvals import Approvals, digest_of
+from client.budget import Receipt
 from client.flower_runtime import Runtime, Task, wire_bytes
+from client.payment import Cohort, pay
 from client.shown import printable
 from client.site import Site
 from client.workbench import HospitalBench
@@ -54,7 +56,7 @@ class Executor:
         site: whose.
         runtime: the SuperNode's local interface.
         base_sha256: of the installed base.
-        patients: who may be trained on.
+        cohort: who may be trained on.
         signs: asked for the bytes that went out besides messages since it was last asked.
         stop: ends the work: a message in progress is dropped, one being handed over is finished.
     """
@@ -62,11 +64,12 @@ class Executor:
     site: Site
     runtime: Runtime
     base_sha256: str
-    patients: int
+    cohort: Cohort
     signs: Callable[[], int] = lambda: 0
     stop: threading.Event = field(default_factory=threading.Event)
     _worker: tuple[tuple[str, int], Worker] | None = None
     _task: Task | None = None
+    _receipt: Receipt | None = None  # of the round that is worked on
 
     def step(self) -> bool:
         """Deal with the next message; False if there is none.
@@ -98,18 +101,19 @@ class Executor:
 
     def _deal_with(self, task: Task) -> bool:
         """Answer a task; False if it was dropped."""
-        self._task = task
+        self._task, self._receipt = task, None
         book = ledger.EgressLedger.of(self.site)
         about = {"run": f"{task.run}", "round": _round_of(task), "signs": self.signs()}
         try:
             outcome = self._outcome(task, book)
         except WorkerStoppedError:
-            book.record(ledger.DROPPED, about | {"reason": "stopped while it was worked on; nothing was sent"})
+            reason = "stopped while it was worked on; nothing was sent"
+            book.record(ledger.DROPPED, about | self._witness() | {"reason": reason})
             log.info("a message was dropped: the site is stopping, or the coordinator no longer waits for it")
             return False
         reply = task.reply(outcome.content)
         about |= {"bytes": wire_bytes(reply), "message_sha256": _id_of(reply)}
-        book.record(outcome.kind, about | dict(outcome.facts))  # before it is sent
+        book.record(outcome.kind, about | self._witness() | dict(outcome.facts))  # before it is sent
         task.answer(reply)
         _tell(outcome, about)
         if outcome.kind == ledger.NAME:
@@ -117,16 +121,20 @@ class Executor:
         return True
 
     def _outcome(self, task: Task, book: ledger.EgressLedger) -> Outcome:
-        standing = guard.Standing(self.site.name, self.base_sha256, self.patients, book.updates())
+        patients, declared = len(self.cohort.subjects), self.site.file.declared_patients
+        standing = guard.Standing(self.site.name, self.base_sha256, patients, book.updates(), declared)
+        egress = book.chain.entries()
         try:
             digest = self._approved(task)
             request = guard.admit(task.message, self.site.policy, standing)
+            if request.cost is not None:
+                self._receipt = pay(request.cost, self.site, self.cohort, egress)
         except _UnapprovedError as error:
             return _refusal(UNAPPROVED, str(error), str(error))
         except WireError as error:
             return _refusal(REFUSED, str(error), str(error))
         except PolicyError as error:
-            # The hospital's limits are nobody else's business.
+            # The hospital's limits, and what is left of its budget, are nobody else's business.
             return _refusal(REFUSED, str(error), "this site's policy does not allow it; its operator finds more there")
         except LedgerError:
             raise
@@ -136,11 +144,14 @@ class Executor:
             return Outcome(ledger.NAME, guard.name(self.site.policy, standing), {})
         return self._trained(task, digest, request.sent, standing)
 
+    def _witness(self) -> dict[str, Any]:
+        return {} if self._receipt is None else self._receipt.witness
+
     def _trained(self, task: Task, digest: str, sent: AdapterMessage, standing: guard.Standing) -> Outcome:
         """What the app answers to a round, past the gate; or why nothing of it leaves."""
         try:
             answer = self._asked(task, self._process(digest, task.run), sent)
-            released = guard.release(answer, sent, self.site.policy, standing)
+            released = guard.release(answer, sent, self.site.policy, standing, self._receipt)
         except PolicyError as error:
             return self._stopped_at_the_gate(str(error))
         except WireError as error:
@@ -219,6 +230,7 @@ class Executor:
             device=site.file.device,
             threads=site.file.threads,
             compute=site.file.compute,
+            declared_patients=site.file.declared_patients,
         )
         data = [site.manifest.parent]
         if site.base.endswith(".safetensors"):

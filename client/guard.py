@@ -8,18 +8,24 @@ are decoded, checked and encoded anew here, so that no other record, tensor, met
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.app import MessageType, RecordDict
 
-from ccfexp.errors import PolicyError, WireError
+from ccfexp._io import canonical_json
+from ccfexp.errors import ConfigError, PolicyError, WireError
+from client.spending import Cost
+from configs import to_dict
+from configs.client_part import ClientPart
 from strategies import wire
 
 if TYPE_CHECKING:
     from flwr.app import Message
 
+    from ccfexp.privacy.config import PrivacyConfig
+    from client.budget import Receipt
     from client.site import Policy
 
 
@@ -32,19 +38,27 @@ class Standing:
         base_sha256: of the base weights that are installed here.
         patients: who may be trained on.
         updates: rounds in which an update has left so far.
+        declared_patients: the number that the hospital gives in public, None if it gives none.
     """
 
     site: str
     base_sha256: str
     patients: int
     updates: int
+    declared_patients: int | None = None
 
 
 @dataclass(frozen=True)
 class Request:
-    """A message that passed: for training what was sent, None for the question after the site's name."""
+    """A message that passed.
+
+    Attributes:
+        sent: what training starts from; None for the question after the site's name.
+        cost: of a private round, which must be paid before anything is trained; None: the round is not private.
+    """
 
     sent: wire.AdapterMessage | None = None
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ class Release:
 
 
 def admit(message: Message, policy: Policy, standing: Standing) -> Request:
-    """Check what the coordinator asks for.
+    """Check what the coordinator asks for; whether it can be paid is for `client.budget` to say.
 
     Raises:
         PolicyError: this hospital does not allow it.
@@ -83,13 +97,53 @@ def admit(message: Message, policy: Policy, standing: Standing) -> Request:
             "raise it before more may leave"
         )
     if standing.patients < policy.min_patients:
-        raise PolicyError(f"the site has fewer patients than its policy.min_patients={policy.min_patients}")
-    if policy.max_epsilon is not None:
         raise PolicyError(
-            f"policy.max_epsilon={policy.max_epsilon} asks for differential privacy and the run has none; only a "
-            "private run is answered"
+            f"training patients={standing.patients} are fewer than policy.min_patients={policy.min_patients}; add "
+            "patients or lower the limit"
         )
-    return Request(sent)
+    return Request(sent, _cost(sent, policy, standing))
+
+
+def _cost(sent: wire.AdapterMessage, policy: Policy, standing: Standing) -> Cost | None:
+    """What a private round costs, None for another. Raises as `admit`."""
+    try:
+        part = ClientPart.from_json(sent.client_config)
+        plan = part.privacy
+        if plan is not None:
+            plan.spent(part.train.steps)  # calibrated, and steps that can be counted
+    except ConfigError as error:
+        raise WireError(f"wire check 'client_config' failed: {error}") from error
+    if sent.terms.privacy != ("" if plan is None else canonical_json(to_dict(plan))):
+        raise WireError("wire check 'privacy' failed: the plan of the terms must be that of the client configuration")
+    if plan is None:
+        if policy.max_epsilon is not None:
+            raise PolicyError(
+                f"policy.max_epsilon={policy.max_epsilon} asks for differential privacy and the run has none; only a "
+                "private run is answered"
+            )
+        return None
+    _check_plan(plan, policy, standing)
+    terms = sent.terms
+    return Cost(terms.run, terms.round_number, terms.method, terms.config_sha256, plan, part.train.steps)
+
+
+def _check_plan(plan: PrivacyConfig, policy: Policy, standing: Standing) -> None:
+    """Raises PolicyError where a plan's promise is not one that this hospital can make."""
+    if plan.source != "secure":
+        raise PolicyError(
+            f"privacy.source={plan.source} must be secure at a hospital: who knows the seed can take the noise away; "
+            "the coordinator must change the run"
+        )
+    if policy.max_epsilon is not None and plan.unit != "patient":
+        raise PolicyError(
+            f"privacy.unit={plan.unit} must be patient with policy.max_epsilon={policy.max_epsilon}, which is counted "
+            "for whole patients; the coordinator must change the run"
+        )
+    if standing.declared_patients is None:
+        raise PolicyError(
+            "declared_patients=null must be a number for private runs: it is their weight, whoever comes or goes; "
+            "declare one in the site file"
+        )
 
 
 def name(policy: Policy, standing: Standing) -> RecordDict:
@@ -97,20 +151,62 @@ def name(policy: Policy, standing: Standing) -> RecordDict:
     return wire.encode_hello(wire.SiteHello(standing.site, policy.max_rank))
 
 
-def release(content: RecordDict, sent: wire.AdapterMessage, policy: Policy, standing: Standing) -> Release:
+def release(
+    content: RecordDict,
+    sent: wire.AdapterMessage,
+    policy: Policy,
+    standing: Standing,
+    receipt: Receipt | None = None,
+) -> Release:
     """Check what the app answered to a message and encode it anew.
+
+    Args:
+        content: the answer.
+        sent: the message, as it was admitted.
+        policy: the hospital's limits.
+        standing: as the message was admitted with.
+        receipt: of a private round that was paid for.
 
     Raises:
         PolicyError: it is more than this hospital lets out.
         WireError: it is not exactly what the wire allows; the text names what was found.
     """
-    bounds = wire.UpdateBounds(sent, policy.max_update_norm, max_weight=float(standing.patients))
+    if bool(sent.terms.privacy) != (receipt is not None):
+        raise PolicyError("a private round, and no other, must have been paid for; nothing of it leaves")
+    patients = standing.patients if receipt is None else standing.declared_patients
+    bounds = wire.UpdateBounds(sent, policy.max_update_norm, max_weight=float(patients or 1))
     update = wire.decode_update(content, bounds)
+    if receipt is not None:
+        update = _private(update, standing, receipt)
     records = wire.encode_update(update)
     size = sum(len(array.data) for record in records.array_records.values() for array in record.values())
     if size > policy.max_bytes:
         raise PolicyError(f"update bytes={size} must be at most policy.max_bytes={policy.max_bytes}")
-    return Release(records, _facts(update) | {"array_bytes": size})
+    return Release(records, _facts(update) | _privacy(receipt) | {"array_bytes": size})
+
+
+def _private(update: wire.AdapterUpdate, standing: Standing, receipt: Receipt) -> wire.AdapterUpdate:
+    """An update beside which nothing but public numbers leaves: what was declared, what was paid.
+
+    Raises:
+        WireError: the app says anything else.
+    """
+    if update.weight != standing.declared_patients:
+        raise WireError(f"wire check 'weight' failed: weight must be declared_patients={standing.declared_patients}")
+    if dict(update.metrics) != {"steps": receipt.steps}:
+        raise WireError(
+            f"wire check 'metrics' failed: metrics must be steps={receipt.steps}, as paid for, and no other"
+        )
+    spent = {"epsilon_run": receipt.epsilon_run, "epsilon_total": receipt.epsilon_total}
+    return replace(update, metrics=dict(update.metrics) | spent)
+
+
+def _privacy(receipt: Receipt | None) -> dict[str, Any]:
+    """What the ledger says of an update's privacy."""
+    if receipt is None:
+        return {"epsilon": None}  # no differential privacy: the update is not anonymous
+    names = ("epsilon_total", "delta", "delta_total", "unit")
+    return {"epsilon": receipt.epsilon_run} | {name: getattr(receipt, name) for name in names}
 
 
 def _facts(update: wire.AdapterUpdate) -> dict[str, Any]:
@@ -130,6 +226,5 @@ def _facts(update: wire.AdapterUpdate) -> dict[str, Any]:
         "norms": norms,
         "metrics": dict(update.metrics),
         "weight": update.weight,
-        "epsilon": None,  # no differential privacy: the update is not anonymous
         "manifest_sha256": update.manifest.sha256,
     }

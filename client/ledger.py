@@ -1,4 +1,4 @@
-"""What has left this hospital and what was stopped: ``python -m client.ledger --site A``.
+"""What has left this hospital, what was stopped, and what privacy it has cost: ``python -m client.ledger --site A``.
 
 Every entry stands on the disk before what it tells of is sent, in a hash-chained file (`client.chain`). After a crash
 the ledger may hold a message that was never sent; never the other way round.
@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ccfexp.errors import CCFExpError
+from client.budget import Budget
 from client.chain import Chain
-from client.shown import printable
+from client.shown import printable, rounded_up
 from client.site import add_site_arguments, chosen_site
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 UPDATE, NAME, REFUSED, STOPPED, FAILED, DROPPED = "update", "name", "refused", "stopped", "failed", "dropped"
 ENDED = "service ended"
+ASSUMED = "{unit}s are sampled and noise is drawn as the model package that is installed here does"
 
 
 @dataclass(frozen=True)
@@ -63,18 +67,59 @@ def summary(entries: Sequence[Entry]) -> dict[str, Any]:
         run["withheld"] += entry.kind in (REFUSED, STOPPED, FAILED, DROPPED)
         run["bytes"] += int(entry.facts.get("bytes", 0))
         run["signs"] += int(entry.facts.get("signs", 0))
+        if entry.kind == UPDATE and (cost := entry.facts.get("epsilon")) is not None:
+            run["epsilon"] = max(cost, run["epsilon"] or 0.0)
         run["last"] = entry.time
     totals = {name: sum(run[name] for run in runs.values()) for name in ("bytes", "signs")}
     return {"entries": len(entries), **totals, "runs": dict(runs)}
 
 
+def spending(site: Site, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """What private rounds have cost, for every data set and unit of the site, as JSON can express it.
+
+    Raises:
+        LedgerError: a privacy ledger was altered, or lacks what the egress ledger tells of.
+    """
+    policy = site.policy
+    own = Budget.of(site.work, site.name, site.file.data_set, "patient")
+    found = []
+    for budget in dict.fromkeys([own, *Budget.all_of(site.work, site.name)]):
+        budget.confirm(entries)
+        limit = policy.max_epsilon if budget.unit == "patient" else None
+        uncovered = sum(entry.kind == UPDATE and entry.facts.get("unit") != budget.unit for entry in entries)
+        assumed = ASSUMED.format(unit=budget.unit)
+        found.append(
+            budget.summary(max_epsilon=limit, delta=policy.delta) | {"uncovered": uncovered, "assumes": assumed}
+        )
+    return found
+
+
+def _print_spending(spent: Mapping[str, Any], console: Console) -> None:
+    title = f"privacy of data set {spent['data_set']}, per {spent['unit']}"
+    table = Table(*(Column(name, no_wrap=True) for name in ("run", "rounds", "steps", "epsilon", "delta")), "rule")
+    table.title, table.box = title, box.SIMPLE
+    for name, run in spent["runs"].items():
+        cells = (name, f"{run['rounds']}", f"{run['steps']:,}", rounded_up(run["epsilon"]), f"{run['delta']:g}")
+        table.add_row(*cells, ", ".join(run["methods"]))
+    if spent["runs"]:
+        console.print(table)
+    limit, at = spent["max_epsilon"], "" if spent["delta"] is None else f" at delta={spent['delta']:g}"
+    left = "no limit is set" if limit is None else f"{math.floor(spent['remaining'] * 1000) / 1000:g} of {limit:g} left"
+    console.print(
+        f"{title}: epsilon={rounded_up(spent['epsilon'])}{at} by {spent['rounds']} rounds; {left}.\nCounted by "
+        f"{spent['accountant']} {spent['unit']}; never less than it is if {spent['assumes']}. Updates that this does "
+        f"not cover: {spent['uncovered']}."
+    )
+
+
 def _print(site: Site, entries: Sequence[Entry], console: Console) -> None:
-    columns = ("time (UTC)", "kind", "run", "round", "bytes", "norm", "epsilon", "what")
-    table = Table(*columns, title=f"egress of site {site.name}")
+    whole = [Column(name, no_wrap=True) for name in ("kind", "run", "round", "bytes", "norm", "epsilon")]
+    table = Table("time (UTC)", *whole, "what", title=f"egress of site {site.name}", box=box.SIMPLE)
     for entry in entries:
         facts = entry.facts
         norm = f"{facts['norm']:.4g}" if "norm" in facts else ""
-        epsilon = str(facts["epsilon"] or "none") if "epsilon" in facts else ""
+        cost = facts.get("epsilon")
+        epsilon = "" if "epsilon" not in facts else "none" if cost is None else rounded_up(cost)
         what = facts.get("reason") or (f"{facts['tensors']} tensors" if "tensors" in facts else "")
         time, run = entry.time[:19].replace("T", " "), str(facts.get("run", ""))[:8]
         size = f"{facts.get('bytes', 0):,}"
@@ -101,13 +146,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         site = chosen_site(chosen)
         entries = EgressLedger.of(site).chain.entries()
+        spent = spending(site, entries)
     except CCFExpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if chosen.json:
-        print(json.dumps({"entries": [vars(entry) for entry in entries], "summary": summary(entries)}, indent=2))
+        told = {"entries": [vars(entry) for entry in entries], "summary": summary(entries), "privacy": spent}
+        print(json.dumps(told, indent=2))
     else:
-        _print(site, entries, Console())
+        console = Console()
+        _print(site, entries, console)
+        for ledger in spent:
+            _print_spending(ledger, console)
     return 0
 
 

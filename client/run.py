@@ -52,7 +52,7 @@ def serve(site: Site, readiness: Readiness, stop: threading.Event) -> int:
         secret = _new_secret(site.work / "runtime.secret")
         node = Node(site, secret)
         runtime = Runtime(site.file.port, secret.read_bytes())
-        executor = Executor(site, runtime, readiness.base_sha256, readiness.patients, node.take_signs, stop)
+        executor = Executor(site, runtime, readiness.base_sha256, readiness.cohort, node.take_signs, stop)
         try:
             while not stop.is_set():
                 node.keep_running()

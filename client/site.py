@@ -20,6 +20,7 @@ from strategies.messages import MAX_RANK, SITE_NAME
 if TYPE_CHECKING:
     import argparse
 
+DATA_SET = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MessageKind = Literal["query", "train"]
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 
@@ -37,7 +38,8 @@ class Policy:
         max_rank: of the adapter that is trained here: memory grows with it. It is told to the coordinator, which sends
             an adapter of this rank where the run's is larger.
         max_epsilon: null lets updates leave without differential privacy; a number asks for differential privacy, and
-            for no more than this much of it.
+            for no more than this much of it, over all rounds and runs together.
+        delta: at which epsilon is counted, below 1 / patients; null only without max_epsilon.
 
     Raises:
         ConfigError: a value out of its bounds.
@@ -50,6 +52,7 @@ class Policy:
     min_patients: int
     max_rank: int
     max_epsilon: float | None
+    delta: float | None
 
     def __post_init__(self) -> None:
         for name in ("max_rounds", "max_bytes", "min_patients"):
@@ -63,6 +66,13 @@ class Policy:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"policy.{name}={value} must be finite and above 0; give a positive number")
+        if self.delta is None and self.max_epsilon is not None:
+            raise ConfigError(
+                f"policy.delta=null must be a number with policy.max_epsilon={self.max_epsilon}: epsilon alone "
+                "promises nothing; give one far below 1 / patients"
+            )
+        if self.delta is not None and not 0 < self.delta < 0.1:
+            raise ConfigError(f"policy.delta={self.delta} must lie in (0, 0.1); choose one far below 1 / patients")
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,10 @@ class SiteFile:
     work: str  # ledger, approvals, caches and logs
     base: str  # name or path of the base weights
     policy: Policy
+    data_set: str = "patients"  # the hospital's own name of the photographs' patients: each has a privacy budget
+    # How many patients the hospital declares in public, whoever comes or goes: its weight in the mean of a private run,
+    # and what sums over patients are divided by.
+    declared_patients: int | None = None
     folder: str = "."  # where relative paths start, itself relative to this file
     device: str = "cpu"
     threads: int = 2
@@ -99,6 +113,12 @@ class SiteFile:
             raise ConfigError(f"port={self.port} must be 1024 to 65535; choose a free one")
         if not 0.05 <= self.poll_s <= 60:
             raise ConfigError(f"poll_s={self.poll_s} must be 0.05 to 60 seconds; 1 is a good choice")
+        if DATA_SET.fullmatch(self.data_set) is None:
+            raise ConfigError(
+                f"data_set={self.data_set!r} must be 1 to 64 letters, digits, '_', '-'; choose another name"
+            )
+        if self.declared_patients is not None and self.declared_patients < 1:
+            raise ConfigError(f"declared_patients={self.declared_patients} must be at least 1, or null")
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1; use the number of cores")
 

@@ -53,7 +53,7 @@ class SiteSource:
     name: str
     manifest: Path
     max_rank: int = MAX_RANK
-    declared_patients: int | None = None
+    declared_patients: int | None = None  # in public, whoever comes or goes; private runs need it
 
 
 @dataclass(frozen=True)
@@ -242,6 +242,7 @@ class HospitalBench:
 
     Attributes:
         base, site, manifest, cache, memory, device, threads, compute: as in `BenchPlan`, for one site.
+        declared_patients: as in `SiteSource`.
     """
 
     base: str
@@ -252,6 +253,7 @@ class HospitalBench:
     device: str
     threads: int
     compute: ComputeConfig
+    declared_patients: int | None = None
 
     def to_json(self) -> str:
         """The value of the variable."""
@@ -271,6 +273,6 @@ def from_environment() -> Workbench:
         bench = build(HospitalBench, json.loads(text))
     except ValueError as error:  # also ConfigError
         raise ConfigError("CCFEXP_BENCH does not fit; the installed release and the bundle must be the same") from error
-    source = SiteSource(bench.site, Path(bench.manifest))
+    source = SiteSource(bench.site, Path(bench.manifest), declared_patients=bench.declared_patients)
     folders = Path(bench.memory), Path(bench.cache)
     return bench_of(BenchPlan(bench.base, (source,), *folders, bench.device, bench.compute, bench.threads))

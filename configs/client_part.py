@@ -41,6 +41,11 @@ class ClientPart:
         return build(cls, values)
 
 
+def plan_text(privacy: PrivacyConfig | None) -> str:
+    """A calibrated plan as it stands in the terms of a round, empty without one: equal exactly if all values are."""
+    return "" if privacy is None else canonical_json(to_dict(privacy))
+
+
 def site_seed(seed: int, site: str) -> int:
     """A site's own seed, 0 to 2^63 - 1: a function of the run's seed and the site's name, not of any order."""
     digest = hashlib.sha256(f"{seed}:{site}".encode()).digest()

@@ -21,7 +21,7 @@ class FederationConfig:
     """
 
     rounds: int = 10
-    strategy: str = registry.AUTO  # a rule by name; auto: rolora, or flex where sites have different ranks
+    strategy: str = registry.AUTO  # a rule by name; auto: rolora; flex at mixed ranks; fedsvd with privacy
     combine: CombineOptions = field(default_factory=CombineOptions)
     optimiser: ServerOptimiser = field(default_factory=ServerOptimiser)
     upload: Coding = "float32"  # how sites write the numbers of an update
@@ -67,21 +67,25 @@ class FederationConfig:
             )
 
     def _check_rule(self) -> None:
-        rule = self.rule(mixed_ranks=False)
+        rule = self.rule(mixed_ranks=False, private=False)
         if self.secure_aggregation:
             raise ConfigError(
                 f"federation.secure_aggregation=true goes with strategy={rule}, but this release has no protocol for "
                 "it (Flower's own works with its former interface alone); set it to false: each update is seen"
             )
 
-    def rule(self, *, mixed_ranks: bool) -> str:
+    def rule(self, *, mixed_ranks: bool, private: bool) -> str:
         """The name of the rule that runs.
+
+        Args:
+            mixed_ranks: whether a site cannot train the run's rank.
+            private: whether sites train with differential privacy.
 
         Raises:
             ConfigError: it does not go with the other options. With strategy=auto that may show only when the sites'
                 ranks are known; an option that the rule would pass over in silence is no option.
         """
-        rule = registry.chosen(self.strategy, private=False, mixed_ranks=mixed_ranks)
+        rule = registry.chosen(self.strategy, private=private, mixed_ranks=mixed_ranks)
         registry.check_combination(
             rule,
             self.combine,

@@ -10,6 +10,7 @@ from ccfexp.adapter import AdapterConfig
 from ccfexp.compute import ComputeConfig
 from ccfexp.data.phantom.sites import PhantomSite
 from ccfexp.errors import ConfigError
+from ccfexp.privacy.config import PrivacyConfig
 from ccfexp.training import TrainConfig
 from configs.federation import EngineConfig, FederationConfig
 from strategies.messages import MAX_RANK
@@ -66,6 +67,7 @@ class RunConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)  # of every process on this machine
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    privacy: PrivacyConfig | None = None  # of every site's training; null: updates are not anonymous
     federation: FederationConfig = field(default_factory=FederationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -91,6 +93,7 @@ class RunConfig:
             raise ConfigError(f"image_size={self.image_size} must be 16 to 1024 pixels; use the size of the base")
         self._check_ranks()
         self._check_second_pass()
+        self._check_privacy()
         if not self.expected_minutes > 0:
             raise ConfigError(f"expected_minutes={self.expected_minutes} must be > 0; say how long the run takes")
         if self.threads < 1:
@@ -117,12 +120,52 @@ class RunConfig:
 
     def _check_second_pass(self) -> None:
         """Refuse a second pass that no step of the run would come to."""
-        steps = self.train.steps * self.federation.rounds
+        steps = self.steps
         if self.train.cycle.cycle_weight and self.train.cycle_every > steps:
             raise ConfigError(
                 f"train.cycle_every={self.train.cycle_every} must be at most the steps of a run, {steps}; lower "
                 "it, or set train.cycle.cycle_weight=0 for one pass"
             )
+
+    def _check_privacy(self) -> None:
+        """Refuse a private run whose promise the rest of the configuration would break."""
+        if self.privacy is None:
+            return
+        self.privacy.over(self.steps)
+        self.federation.rule(mixed_ranks=False, private=True)
+        if self.compute.compile:
+            raise ConfigError(
+                "compute.compile=true cannot go with privacy: a compiled U-Net cannot tell patients apart; "
+                "set it to false"
+            )
+        for site in self.hospitals:
+            patients = self.patients(site.name)
+            if self.privacy.delta >= 1 / patients:
+                raise ConfigError(
+                    f"privacy.delta={self.privacy.delta} must be below 1 / patients={patients} of site {site.name}, "
+                    f"{1 / patients:.2g}: so large a delta allows one patient to be told as a whole; lower it"
+                )
+
+    @property
+    def steps(self) -> int:
+        """Steps of a site that takes part in every round."""
+        return self.train.steps * self.federation.rounds
+
+    @property
+    def private_plan(self) -> PrivacyConfig | None:
+        """What every site is asked to promise: the noise that epsilon asks for over all steps; None: nothing.
+
+        It takes a second to find, and nothing finds it until it is asked for.
+
+        Raises:
+            ConfigError: no noise is enough for epsilon.
+        """
+        return None if self.privacy is None else self.privacy.over(self.steps).calibrate()
+
+    def patients(self, hospital: str) -> int:
+        """How many patients a hospital of the simulation trains on: a constant, as public as the configuration."""
+        site = next(site for site in self.hospitals if site.name == hospital)
+        return site.subjects - site.holdout
 
     @property
     def hospitals(self) -> tuple[PhantomSite, ...]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _FORMAT = 2
+_SPENT = "epsilon_run"  # of what a site tells, what its run has cost so far
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,17 @@ class RoundRecord:
 
     def means(self) -> dict[str, float]:
         """The sites' public numbers averaged by public weight, and how many sites were used and refused."""
-        names = sorted({name for metrics in self.metrics.values() for name in metrics})
+        names = sorted({name for told in self.metrics.values() for name in told if not name.startswith("epsilon")})
         means: dict[str, float] = {"sites": float(len(self.weights)), "refused": float(len(self.refused))}
         for name in names:
             sites = [site for site in sorted(self.metrics) if name in self.metrics[site]]
             total = sum(self.weights[site] for site in sites)
             means[name] = sum(self.weights[site] * self.metrics[site][name] for site in sites) / total
         return means
+
+    def epsilon(self) -> float | None:
+        """What the site with the largest one has spent in this run; a mean would be nobody's. None without privacy."""
+        return max((told[_SPENT] for told in self.metrics.values() if _SPENT in told), default=None)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class Federation:
             wanted = self.config.min_sites  # whoever left during the run is not waited for
         about = {"round": progress.round_number, "method": progress.method, "rank": self.terms.rank}
         about |= {"alpha": self.terms.alpha, "config_sha256": self.terms.config_sha256}
-        about |= {"base_sha256": self.terms.base_sha256}
+        about |= {"base_sha256": self.terms.base_sha256, "privacy": self.terms.privacy}
         atomic_write_bytes(self.out_dir / "adapter.safetensors", adapter_bytes(progress.adapter, about))
         return progress
 
@@ -159,7 +159,8 @@ class Federation:
 
     def _method(self, members: Mapping[str, Member]) -> str:
         """The rule, chosen before the first round and kept to the last."""
-        return self.config.rule(mixed_ranks=any(member.max_rank < self.terms.rank for member in members.values()))
+        mixed = any(member.max_rank < self.terms.rank for member in members.values())
+        return self.config.rule(mixed_ranks=mixed, private=bool(self.terms.privacy))
 
     def _rule(self, method: str, before: Progress) -> Rule:
         noise = None

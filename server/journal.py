@@ -2,6 +2,8 @@
 
 Flower carries nothing from a running ServerApp to the person who started it but its log; this file carries what that
 person needs, reasons of failure among it. Only public things are written: names of sites, their public numbers, sizes.
+Sites of a private run tell no loss; instead "epsilon_run" and "epsilon_total" stand in their metrics, and the largest
+"epsilon_run" is the "epsilon" of the round.
 
     {"kind": "started", "run_id": 7, "rounds": 4, "after": 0, ...}
     {"kind": "site", "run_id": 7, "round": 1, "site": "A", "refused": null, "seconds": 9.1, "metrics": {"loss": 0.2}}
@@ -51,9 +53,8 @@ class Journal:
     def round(self, record: RoundRecord) -> None:
         """A round is complete and on the disk."""
         values = {"round": record.round_number, "sites": sorted(record.weights), "refused": record.refused}
-        self._write(
-            "round", values | {"loss": record.means().get("loss"), "bias": record.bias, "seconds": record.seconds}
-        )
+        told = {"loss": record.means().get("loss"), "epsilon": record.epsilon(), "bias": record.bias}
+        self._write("round", values | told | {"seconds": record.seconds})
 
     def failed(self, error: BaseException) -> None:
         """The ServerApp ends. Only our own errors are quoted: they name neither files nor secrets."""

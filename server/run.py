@@ -16,10 +16,11 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import configs
 from ccfexp.errors import CCFExpError, ConfigError
+from ccfexp.privacy.statement import epsilon_text, summary
 from configs.named import load_named
 from configs.run import RunConfig
 from server import bundle, lock
@@ -29,7 +30,7 @@ from server.superlink import RefusedError, SuperLink
 from server.supervise import Pace, Supervisor, recorded_run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from server.journal import Event
 
@@ -59,10 +60,11 @@ def request(kits: Path, name: str, overrides: Sequence[str]) -> Request:
     """Check a command line.
 
     Raises:
-        ConfigError: no kits; an unknown configuration, key or value; a path of this machine in an override, which every
-            hospital could read; fewer registered sites than a round needs.
+        ConfigError: no kits; an unknown configuration, key or value; an epsilon for which no noise is enough; a path of
+            this machine in an override, which every hospital could read; fewer registered sites than a round needs.
     """
     config = load_named(name, overrides)
+    _ = config.private_plan  # refused here, if it is, and not in the ServerApp
     for override in overrides:
         key, _, value = override.partition("=")
         if value.strip("'\"").startswith(("/", "~")):
@@ -141,21 +143,26 @@ def event_line(event: Event, registered: Sequence[str]) -> str:
         site, seconds = event.get("site"), event.get("seconds")
         if event.get("refused"):
             return f"round {number}: site {site} not used after {seconds:.1f} s: {event['refused']}"
-        loss = event.get("metrics", {}).get("loss")
-        told = "" if loss is None else f", loss {loss:.4f}"
+        told = _told(event.get("metrics", {}), "loss", "epsilon_run")
         return f"round {number}: site {site} answered after {seconds:.1f} s{told}, {event.get('bytes', 0) / 1e6:.2f} MB"
     if kind == "round":
         asked = {*event.get("sites", []), *event.get("refused", {})}
         missing = [site for site in registered if site not in asked]
         absent = f"; not connected: {', '.join(missing)}" if missing else ""
-        loss = event.get("loss")
-        mean = "" if loss is None else f", mean loss {loss:.4f}"
+        told = _told(event, "loss", "epsilon", "mean ", "largest ")
         if event.get("bias") is not None:
-            mean += f", bias {event['bias']:.1g}"
+            told += f", bias {event['bias']:.1g}"
         return (
-            f"round {number} complete: {len(event.get('sites', []))} sites{mean}, {event.get('seconds'):.1f} s{absent}"
+            f"round {number} complete: {len(event.get('sites', []))} sites{told}, {event.get('seconds'):.1f} s{absent}"
         )
     return ""
+
+
+def _told(values: Mapping[str, Any], loss: str, spent: str, of_loss: str = "", of_spent: str = "") -> str:
+    """A loss, or in a private run, where none is told, what has been spent."""
+    if values.get(spent) is not None:
+        return f", {of_spent}epsilon {epsilon_text(values[spent])}"
+    return "" if values.get(loss) is None else f", {of_loss}loss {values[loss]:.4f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(stop(asked))
             return 0
         print(f"run {asked.config.name}, configuration {configs.config_hash(asked.config)[:12]}", flush=True)
+        print(summary(asked.config.private_plan, asked.config.steps), flush=True)
         run(asked, Pace(attempts=chosen.attempts))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import configs
 from ccfexp.model import CCFExp
-from configs.client_part import ClientPart
+from configs.client_part import ClientPart, plan_text
 from server.exchange import Patience
 from server.federation import Federation, Hooks
 from strategies.wire import Terms
@@ -41,6 +41,7 @@ def settle(config: RunConfig, *, wanted_sites: int = 0, hooks: Hooks | None = No
 
     Raises:
         WeightsError: the base is missing or altered.
+        ConfigError: as `federation_of`.
     """
     model = base_model(config)
     return federation_of(
@@ -64,20 +65,26 @@ def federation_of(
     patience: Patience,
     hooks: Hooks | None = None,
 ) -> Federation:
-    """The federation of a resolved configuration; every argument as in `Federation`."""
+    """The federation of a resolved configuration; every argument as in `Federation`.
+
+    Raises:
+        ConfigError: the run is to be private, and no noise is enough for its epsilon.
+    """
+    plan = config.private_plan
     terms = Terms(
         round_number=1,
-        method=config.federation.rule(mixed_ranks=False),
+        method=config.federation.rule(mixed_ranks=False, private=plan is not None),
         rank=config.adapter.rank,
         alpha=float(config.adapter.alpha),
         config_sha256=configs.config_hash(config),
         base_sha256=base_sha256,
+        privacy=plan_text(plan),
     )
     return Federation(
         config=config.federation,
         terms=terms,
         initial=initial,
-        client_config=ClientPart(config.adapter, config.train, config.seed).to_json(),
+        client_config=ClientPart(config.adapter, config.train, config.seed, plan).to_json(),
         out_dir=out_dir,
         wanted_sites=wanted_sites,
         patience=patience,

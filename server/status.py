@@ -3,8 +3,8 @@
     python -m server.status --kits kits/            two tables
     python -m server.status --kits kits/ --json     the same for a program
 
-What is on the disk is shown also while the SuperLink is down. The column epsilon holds what a site has spent of its
-privacy budget in a run, "none" where it trains without differential privacy.
+What is on the disk is shown also while the SuperLink is down. The column epsilon holds what a site says that it has
+spent of its privacy budget in a run, "none" where it trains without differential privacy.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ccfexp.errors import CCFExpError
+from ccfexp.privacy.statement import epsilon_text
 from server import lock
 from server.deployment import LOCK
 from server.kits import Kits
@@ -120,7 +121,7 @@ def _sites_of(history: Sequence[Mapping[str, Any]]) -> dict[str, SiteInRun]:
     names = sorted({name for record in history for name in [*record["weights"], *record["refused"]]})
     rows = {}
     for name in names:
-        spent = [record["metrics"].get(name, {}).get("epsilon") for record in history]
+        spent = [record["metrics"].get(name, {}).get("epsilon_run") for record in history]
         rows[name] = SiteInRun(
             answered=sum(name in record["weights"] for record in history),
             refused=sum(name in record["refused"] for record in history),
@@ -143,7 +144,7 @@ def print_tables(found: Status, console: Console) -> None:
     for run in found.runs:
         first = [run.name, run.status, str(run.rounds)]
         for name, own in run.sites.items() or [("-", SiteInRun(0, 0, 0, None))]:
-            epsilon = "none" if own.epsilon is None else f"{own.epsilon:.2f}"
+            epsilon = "none" if own.epsilon is None else epsilon_text(own.epsilon)
             numbers = [str(own.answered), str(own.refused), f"{own.received_bytes / 1e6:.1f} MB", epsilon]
             runs.add_row(*first, name, *numbers)
             first = ["", "", ""]

@@ -8,8 +8,9 @@ table stands in ``runs/strategies/table.md``; an interrupted command goes on, an
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,31 +33,32 @@ from simulation.progress import RunProgress
 from simulation.scoring import Scorer
 from simulation.sites import prepare_sites
 
-_RUN, _GROUP, BASE = "strategies", "rule", "base"
+Figures = dict[str, float]
+_RUN, GROUP, BASE = "strategies", "rule", "base"
 _KEYS = ("side_accuracy", "severity_spearman", "severity_error", "landmark_nme", "ssim")
 
 
 @dataclass(frozen=True)
 class Study:
-    """One rule with one seed.
+    """One row of a table with one seed.
 
     Attributes:
-        rule: its name in the group.
+        name: of the row: a rule's, in the group.
         config: the resolved configuration.
-        folder: of all rules and seeds.
+        folder: of all rows and seeds.
     """
 
-    rule: str
+    name: str
     config: RunConfig
     folder: Path
 
     @property
     def own(self) -> Path:
-        """What only this rule and seed write."""
-        return self.folder / f"{self.rule}-seed{self.config.seed}"
+        """What only this row and seed write."""
+        return self.folder / f"{self.name}-seed{self.config.seed}"
 
-    def figures(self) -> dict[str, float]:
-        """Quality, bytes, seconds and bias; from the disk where they were measured with this configuration before."""
+    def figures(self) -> Figures:
+        """Quality, bytes, seconds, bias and the price of privacy, on the disk where they were measured before."""
         path, digest = self.own / "figures.json", config_hash(self.config)
         if path.is_file():
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -65,6 +67,10 @@ class Study:
         with RunProgress(self._steps + self._cases) as progress:
             trained = self._trained(progress)
             figures = self._quality(adapters_of(trained, self.own), progress) | _costs(trained)
+        plan = self.config.private_plan
+        if plan is not None and plan.noise_multiplier is not None:
+            told = [record.epsilon() for record in trained.history]
+            figures |= {"epsilon": max(value or 0.0 for value in told), "noise": plan.noise_multiplier}
         atomic_write_json(path, {"config_sha256": digest, "figures": figures})
         return figures
 
@@ -79,16 +85,17 @@ class Study:
     def _trained(self, progress: RunProgress) -> Progress:
         config = self.config
         manifests = prepare_sites(config.hospitals, config.image_size, self.folder / "sites")
-        progress.stage(f"{self.rule}, seed {config.seed}: {self._steps} steps at {len(manifests)} sites")
+        progress.stage(f"{self.name}, seed {config.seed}: {self._steps} steps at {len(manifests)} sites")
 
         def on_step(site: str, number: int, step: int, of: int, loss: float) -> None:
-            progress.advance(1, f"{self.rule} round {number} site {site} step {step}/{of} loss {loss:.4f}")
+            told = f" loss {loss:.4f}" if config.privacy is None else ""
+            progress.advance(1, f"{self.name} round {number} site {site} step {step}/{of}{told}")
 
         return run_federation(
             config, manifests, self.own, cache_dir=self.folder / "features", callbacks=Callbacks(on_step=on_step)
         )
 
-    def _quality(self, adapters: dict[str, AdapterState], progress: RunProgress) -> dict[str, float]:
+    def _quality(self, adapters: dict[str, AdapterState], progress: RunProgress) -> Figures:
         """Every metric on the held-out cases, averaged over the adapters where each site has its own."""
         config, judged = self.config, self.config.evaluation
         model = CCFExp.from_base(config.base)
@@ -109,7 +116,7 @@ class Study:
 class BaseStudy(Study):
     """What the base draws before any training: the floor of the table."""
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> Figures:
         """Quality alone."""
         with RunProgress(self._cases) as progress:
             model = CCFExp.from_base(self.config.base)
@@ -117,7 +124,7 @@ class BaseStudy(Study):
             return self._quality({BASE: model.adapter_state()}, progress)
 
 
-def _costs(trained: Progress) -> dict[str, float]:
+def _costs(trained: Progress) -> Figures:
     """Bytes each way, per site and round; seconds and bias per round."""
     rounds = trained.history[1:]
 
@@ -130,25 +137,39 @@ def _costs(trained: Progress) -> dict[str, float]:
     return costs | ({"bias": statistics.fmean(biases)} if biases else {})
 
 
-def table(figures: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: every rule in every figure, mean and standard deviation over the seeds."""
+Columns = dict[str, Callable[[Sequence[Figures]], str]]
+"""Head of a column -> what stands in it for the figures of all seeds."""
+
+
+def columns() -> Columns:
+    """What every rule is compared in: mean and standard deviation over the seeds."""
     metrics = [metric for metric in METRICS if metric.key in _KEYS]
-    heads = ["Rule", *(metric.label for metric in metrics), "Up, kB", "Down, kB", "s a round", "Bias"]
+    made: Columns = {
+        metric.label: partial(_cell, key=metric.key, digits=4 if metric.key == "landmark_nme" else 3)
+        for metric in metrics
+    }
+    more = {"Up, kB": ("up_kb", ".0f"), "Down, kB": ("down_kb", ".0f"), "s a round": ("seconds", ".1f")}
+    more |= {"Bias": ("bias", ".1g")}
+    return made | {head: partial(mean, key=key, form=form) for head, (key, form) in more.items()}
+
+
+def table(rows: dict[str, list[Figures]], head: str, shown: Columns) -> str:
+    """Markdown: every row in every column."""
+    heads = [head, *shown]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for rule, seeds in figures.items():
-        cells = [_cell(seeds, metric.key, 4 if metric.key == "landmark_nme" else 3) for metric in metrics]
-        cells += [_mean(seeds, "up_kb", ".0f"), _mean(seeds, "down_kb", ".0f"), _mean(seeds, "seconds", ".1f")]
-        lines.append(f"| {rule} | " + " | ".join([*cells, _mean(seeds, "bias", ".1g")]) + " |")
+    for name, seeds in rows.items():
+        lines.append(f"| {name} | " + " | ".join(cell(seeds) for cell in shown.values()) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(seeds: Sequence[dict[str, float]], key: str, digits: int) -> str:
+def _cell(seeds: Sequence[Figures], *, key: str, digits: int) -> str:
     values = [figures[key] for figures in seeds]
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
-def _mean(seeds: Sequence[dict[str, float]], key: str, form: str) -> str:
+def mean(seeds: Sequence[Figures], *, key: str, form: str) -> str:
+    """The mean of a figure over the seeds that have it."""
     values = [figures[key] for figures in seeds if key in figures]
     return format(statistics.fmean(values), form) if values else "–"
 
@@ -159,19 +180,38 @@ def studies(words: Sequence[str], seeds: Sequence[int], folder: Path) -> list[St
     Raises:
         ConfigError: an unknown rule, or an override that does not fit.
     """
-    known = choices(_GROUP)
     overrides = [word for word in words if "=" in word]
-    wanted = [word for word in words if "=" not in word] or known
-    for rule in wanted:
-        if rule not in known:
-            raise ConfigError(f"unknown rule={rule!r}.{did_you_mean(rule, known)} Known: {', '.join(known)}")
+    wanted = [word for word in words if "=" not in word] or choices(GROUP)
     made: list[Study] = [BaseStudy(BASE, load(_RUN, [*overrides, "seed=1"], RunConfig), folder)]
     for rule in wanted:
+        check_rule(rule)
         for seed in seeds:
-            config = load(_RUN, [f"+{_GROUP}={rule}", *overrides, f"seed={seed}"], RunConfig)
+            config = load(_RUN, [f"+{GROUP}={rule}", *overrides, f"seed={seed}"], RunConfig)
             preflight(config)
             made.append(Study(rule, config, folder))
     return made
+
+
+def check_rule(rule: str) -> None:
+    """Raises ConfigError unless the group has a file of this name."""
+    known = choices(GROUP)
+    if rule not in known:
+        raise ConfigError(f"unknown rule={rule!r}.{did_you_mean(rule, known)} Known: {', '.join(known)}")
+
+
+def measured(planned: Sequence[Study]) -> dict[str, list[Figures]]:
+    """The figures of every row, a list over its seeds; an interrupted call goes on where it stopped."""
+    torch.set_num_threads(planned[0].config.threads)
+    figures: dict[str, list[Figures]] = {}
+    for study in planned:
+        figures.setdefault(study.name, []).append(study.figures())
+    return figures
+
+
+def conclude(text: str, path: Path) -> None:
+    """Write a table to the disk and to the terminal."""
+    atomic_write_text(path, text)
+    print(text, end="")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -187,15 +227,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(planned: Sequence[Study], folder: Path) -> None:
-    torch.set_num_threads(planned[0].config.threads)
-    figures: dict[str, list[dict[str, float]]] = {}
-    for study in planned:
-        figures.setdefault(study.rule, []).append(study.figures())
-    text = table(figures)
+    figures = measured(planned)
     some = [rule for rule in figures if rule != BASE]
-    name = "table.md" if set(some) == set(choices(_GROUP)) else f"table-{'-'.join(some)}.md"
-    atomic_write_text(folder / name, text)
-    print(text, end="")
+    name = "table.md" if set(some) == set(choices(GROUP)) else f"table-{'-'.join(some)}.md"
+    conclude(table(figures, "Rule", columns()), folder / name)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Literal
 from ccfexp.errors import ConfigError
 from ccfexp.model import CCFExp
 from client import app as client_app
-from client.workbench import BenchPlan, OnStep, SiteSource, Workbench, bench_of
+from client.workbench import BenchPlan, OnStep, SiteSource, Workbench
 from server.exchange import Patience
 from server.federation import Federation, Hooks, OnReply, OnRound
 from server.settle import federation_of
 from simulation.engines import run_apps
+from simulation.spending import LEDGERS, Spender, spender_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +55,8 @@ def run_federation(
     Args:
         config: the resolved configuration.
         site_manifests: site name -> its manifest.csv.
-        out_dir: gets `checkpoint/` and at the end `adapter.safetensors`.
+        out_dir: gets `checkpoint/`, at the end `adapter.safetensors`, and in a private run `privacy/<SITE>/`, where
+            every site writes down what it spends.
         engine: "local" runs the sites one after the other in this process, "ray" in parallel workers.
         cache_dir: where frozen features are kept, one folder a site; None computes them anew in every process.
         device: torch device on which sites train.
@@ -64,14 +66,16 @@ def run_federation(
         The final adapter and the history of rounds, round 0 being the adapter before training.
 
     Raises:
-        ConfigError: `out_dir` holds a run of another configuration; an unknown strategy or engine.
+        ConfigError: `out_dir` holds a run of another configuration; an unknown strategy or engine; an epsilon for which
+            no noise is enough.
         RoundError: a round had too few usable updates; the same call goes on from the round before.
         CheckpointError: a checkpoint is damaged or could not be written.
         WeightsError: the base is missing or altered.
     """
     watch = callbacks or Callbacks()
     sources = tuple(
-        SiteSource(name, Path(site_manifests[name]).resolve(), config.max_rank(name)) for name in sorted(site_manifests)
+        SiteSource(name, Path(site_manifests[name]).resolve(), config.max_rank(name), config.patients(name))
+        for name in sorted(site_manifests)
     )
     folders = (out_dir / "memory").resolve(), cache_dir and cache_dir.resolve()
     plan = BenchPlan(config.base, sources, *folders, device, config.compute, config.threads)
@@ -93,11 +97,12 @@ def _run_on(
     engine: Engine, federation: Federation, plan: BenchPlan, config: RunConfig, on_step: OnStep | None
 ) -> Progress:
     """The sites one after the other in this process, or in Ray's workers."""
+    ledgers = (federation.out_dir / LEDGERS).resolve()
     if engine == "local":
-        bench = Workbench(plan, on_step)
-        return run_apps(federation, client_app.make_app(lambda: bench), len(plan.sites))
+        spender = Spender.around(Workbench(plan, on_step), plan, ledgers)
+        return run_apps(federation, client_app.make_app(lambda: spender), len(plan.sites))
     if engine == "ray":
-        app = client_app.make_app(functools.partial(bench_of, plan))
+        app = client_app.make_app(functools.partial(spender_of, plan, ledgers))
         return run_apps(federation, app, len(plan.sites), ray=config.engine)
     raise ConfigError(f"engine={engine!r} must be 'local' or 'ray'; choose one")
 

@@ -17,11 +17,13 @@ from ccfexp._io import atomic_write_json
 from ccfexp.evaluation.cases import FIRST_PERSON, HeldOutCases
 from ccfexp.evaluation.comparison import Comparison, compare
 from ccfexp.evaluation.judge import case_indices
-from ccfexp.evaluation.report import Curve, CurvePanel, PictureRow, ReportData, RunFacts, write_report
+from ccfexp.evaluation.report import Curve, CurvePanel, PictureRow, PrivacyFacts, ReportData, RunFacts, write_report
+from ccfexp.privacy.statement import statement
 from ccfexp.published.encoder_files import encoder_hash
-from configs import config_hash, resolved_json
+from configs import config_hash, resolved_json, to_dict
 from server.checkpoint import Progress, RoundRecord
 from simulation.baselines import POOLED
+from simulation.spending import LEDGERS, spent_in
 from simulation.stages import BASE, FEDERATED, TARGET, Outcome
 
 _SHOWN = (
@@ -39,6 +41,10 @@ _NOTES = (
         "The row 'true target' shows what they read from the pictures that would be right."
     ),
 )
+_PRIVATE_NOTE = (
+    "The models of single hospitals and of pooled data were trained without differential privacy: what the federated "
+    "model is behind them is the price of privacy and of the federation together."
+)
 _PACKAGES = ("torch", "diffusers", "peft", "flwr", "numpy")
 
 
@@ -49,6 +55,19 @@ def write_outputs(outcome: Outcome, folder: Path) -> Comparison:
     _write_tensorboard(outcome.histories, folder / "tensorboard")
     write_report(folder / "report.html", _report(outcome, comparison))
     return comparison
+
+
+def privacy_of(outcome: Outcome) -> PrivacyFacts | None:
+    """What every site of a private run has spent, by its own ledger: also on updates that were not used.
+
+    Raises:
+        LedgerError: a ledger was altered.
+    """
+    plan, run = outcome.plan.config.private_plan, outcome.histories[FEDERATED].run
+    if plan is None:
+        return None
+    ledgers = outcome.plan.folder / LEDGERS
+    return PrivacyFacts(plan, {site: spent_in(run, ledgers, site, plan) for site in sorted(outcome.manifests)})
 
 
 def _compare(outcome: Outcome) -> Comparison:
@@ -86,7 +105,18 @@ def _metrics(outcome: Outcome, comparison: Comparison) -> dict[str, Any]:
         "seconds": round(outcome.seconds, 1),
         "config_sha256": config_hash(outcome.plan.config),
     }
-    return {**facts, "comparison": comparison.to_json(), "rounds": rounds}
+    return {**facts, "privacy": _privacy(outcome), "comparison": comparison.to_json(), "rounds": rounds}
+
+
+def _privacy(outcome: Outcome) -> dict[str, Any] | None:
+    facts = privacy_of(outcome)
+    if facts is None:
+        return None
+    sites = {
+        site: {"epsilon": epsilon, "statement": statement(site, epsilon, facts.plan)}
+        for site, epsilon in facts.epsilons.items()
+    }
+    return {"plan": to_dict(facts.plan), "sites": sites}
 
 
 def _write_tensorboard(histories: Mapping[str, Progress], folder: Path) -> None:
@@ -100,6 +130,8 @@ def _write_tensorboard(histories: Mapping[str, Progress], folder: Path) -> None:
             for site, values in record.metrics.items():
                 if "loss" in values:  # a hospital may keep it to itself
                     writer.add_scalar(f"training_loss/{site}", values["loss"], record.round_number)
+                if "epsilon_run" in values:
+                    writer.add_scalar(f"epsilon/{site}", values["epsilon_run"], record.round_number)
             if record.bias is not None:
                 writer.add_scalar("bias", record.bias, record.round_number)
             for key, value in record.evaluation.items():
@@ -108,7 +140,7 @@ def _write_tensorboard(histories: Mapping[str, Progress], folder: Path) -> None:
 
 
 def _report(outcome: Outcome, comparison: Comparison) -> ReportData:
-    config = outcome.plan.config
+    config, privacy = outcome.plan.config, privacy_of(outcome)
     return ReportData(
         title=f"Federated CCFExp on phantoms: {config.name}",
         comparison=comparison,
@@ -117,7 +149,8 @@ def _report(outcome: Outcome, comparison: Comparison) -> ReportData:
         pictures=_pictures(outcome),
         facts=_facts(outcome),
         config_json=resolved_json(config),
-        notes=_NOTES,
+        privacy=privacy,
+        notes=_NOTES if privacy is None else (*_NOTES, _PRIVATE_NOTE),
     )
 
 
@@ -129,19 +162,24 @@ def _panels(histories: Mapping[str, Progress]) -> tuple[CurvePanel, ...]:
     )
     federated = histories[FEDERATED]
     sites = sorted({site for record in federated.history for site in record.metrics})
-    training = tuple(_curve(f"site {site}", federated, partial(_training_loss, site)) for site in sites)
-    return (
-        CurvePanel("Loss on people never trained on", "round", "denoising loss", validation),
-        CurvePanel("Training loss in the federated run", "round", "cycle loss", training),
-    )
+    panels = [CurvePanel("Loss on people never trained on", "round", "denoising loss", validation)]
+    # A site tells its loss or, in a private run, what it has spent.
+    for title, name, label in (
+        ("Training loss in the federated run", "loss", "cycle loss"),
+        ("Privacy spent in the federated run", "epsilon_run", "epsilon"),
+    ):
+        told = tuple(_curve(f"site {site}", federated, partial(_told, site, name)) for site in sites)
+        if any(curve.y for curve in told):
+            panels.append(CurvePanel(title, "round", label, told))
+    return tuple(panels)
 
 
 def _validation_loss(record: RoundRecord) -> float | None:
     return record.evaluation.get("validation_loss")
 
 
-def _training_loss(site: str, record: RoundRecord) -> float | None:
-    return record.metrics.get(site, {}).get("loss")
+def _told(site: str, name: str, record: RoundRecord) -> float | None:
+    return record.metrics.get(site, {}).get(name)
 
 
 def _curve(name: str, progress: Progress, value_of: Callable[[RoundRecord], float | None]) -> Curve:

@@ -11,12 +11,14 @@ def preflight(config: RunConfig) -> None:
     """Compare a configuration with its base and with the evaluators, without loading either.
 
     Raises:
-        ConfigError: a rule that does not go with the sites' ranks, a size
-            that is not the base's and the evaluators', or more sampling steps
-            than the base has timesteps.
+        ConfigError: a rule that does not go with the sites' ranks, an epsilon for which no noise is enough, a size that
+            is not the base's and the evaluators', or more sampling steps than the base has timesteps.
         WeightsError: the base is missing, altered, or not a base.
     """
-    config.federation.rule(mixed_ranks=any(rank < config.adapter.rank for rank in config.site_ranks))
+    plan = config.private_plan
+    config.federation.rule(
+        mixed_ranks=any(rank < config.adapter.rank for rank in config.site_ranks), private=plan is not None
+    )
     base, judged = config_of_base(config.base), evaluated_size()
     size = base.unet.image_size
     if config.image_size != size:

@@ -20,6 +20,7 @@ import torch
 
 from ccfexp.errors import CCFExpError, ConfigError, did_you_mean
 from ccfexp.evaluation.comparison import Comparison
+from ccfexp.privacy.statement import summary
 from configs import available, load, resolved_json
 from configs.named import load_named
 from configs.run import RunConfig
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         preflight(config)
         if chosen.dry_run:
             print(resolved_json(config))
+            print(summary(config.private_plan, config.steps))
             print(f"estimated time on two cores: {_minutes(config, load(_name(chosen), [], RunConfig))}")
             return 0
         folder = chosen.out or Path("runs") / config.name

@@ -15,9 +15,11 @@ from ccfexp.evaluation.cases import CASES_PER_PERSON, phantom_cases
 from ccfexp.evaluation.report import SiteComposition
 from ccfexp.evaluation.scores import ModelScores
 from ccfexp.model import CCFExp
+from ccfexp.privacy.statement import epsilon_text, summary
 from ccfexp.sampling import SamplingConfig
 from ccfexp.training import SiteData
 from configs import config_hash, resolved_json
+from configs.client_part import plan_text
 from configs.run import RunConfig
 from server.checkpoint import Progress
 from server.federation import Answer
@@ -53,10 +55,23 @@ class Plan:
 
     @property
     def step_units(self) -> int:
-        """Units of work of one training step."""
+        """Units of work of one training step without privacy."""
+        return self._units(self.config.train.batch_size)
+
+    @property
+    def federated_step_units(self) -> int:
+        """The same in the federation: in a private run the expected number of images that are drawn."""
+        privacy, sites = self.config.privacy, self.config.hospitals
+        if privacy is None:
+            return self.step_units
+        units = sum(site.subjects if privacy.unit == "patient" else site.images for site in sites) / len(sites)
+        drawn = privacy.sampling_rate * units * privacy.images_per_patient * privacy.draws_per_image
+        return max(1, self._units(drawn))
+
+    def _units(self, images: float) -> int:
         train = self.config.train
         passes = 1 + (1 / train.cycle_every if train.cycle.cycle_weight else 0)
-        return round(_PASS_COST * passes * train.batch_size)
+        return round(_PASS_COST * passes * images)
 
     @property
     def work_units(self) -> int:
@@ -64,14 +79,15 @@ class Plan:
         config, sites = self.config, len(self.config.hospitals)
         alone = config.evaluation.baselines
         # Federated, and then each site alone and pooled.
-        trained = (3 if alone else 1) * sites * config.federation.rounds * config.train.steps
+        units = self.federated_step_units + (2 * self.step_units if alone else 0)
+        trained = sites * config.federation.rounds * config.train.steps * units
         drawn = (
             (3 + sites if alone else 2)
             * CASES_PER_PERSON
             * config.evaluation.patients
             * config.evaluation.sampling_steps
         )
-        return trained * self.step_units + drawn
+        return trained + drawn
 
     def model(self) -> CCFExp:
         """The base with the run's first adapter."""
@@ -165,14 +181,20 @@ def _prepare(plan: Plan, progress: RunProgress) -> Outcome:
 
 
 def _federate(outcome: Outcome, progress: RunProgress) -> None:
-    plan, scorer = outcome.plan, outcome.scorer
-    config, rounds, units = plan.config, plan.config.federation.rounds, plan.step_units
+    plan = outcome.plan
+    config, rounds, units = plan.config, plan.config.federation.rounds, plan.federated_step_units
     progress.stage(f"federated: {rounds} rounds of {config.train.steps} steps at each of {len(config.hospitals)} sites")
 
+    promised = config.private_plan
+    if promised is not None:
+        progress.stage(summary(promised, config.steps))
     progress.skip_to(units * _rounds_done(plan.folder / "checkpoint") * config.train.steps * len(config.hospitals))
+    spent: dict[str, str] = {}
 
     def on_step(site: str, number: int, step: int, steps: int, loss: float) -> None:
-        progress.advance(units, f"federated round {number}/{rounds} site {site} step {step}/{steps} loss {loss:.4f}")
+        # Sites of a private run tell no loss, but what they have spent in the rounds before.
+        told = f" loss {loss:.4f}" if promised is None else spent.get(site, "")
+        progress.advance(units, f"federated round {number}/{rounds} site {site} step {step}/{steps}{told}")
 
     def on_round(number: int, adapter: AdapterState, _: dict[str, float]) -> dict[str, float]:
         if plan.engine == "ray" and number:  # workers report no steps
@@ -180,6 +202,8 @@ def _federate(outcome: Outcome, progress: RunProgress) -> None:
         return _validation(outcome, number, adapter)
 
     def on_reply(answer: Answer) -> None:
+        if "epsilon_run" in answer.metrics:
+            spent[answer.site] = f" after epsilon {epsilon_text(answer.metrics['epsilon_run'])}"
         if answer.refused is not None:
             progress.stage(
                 f"round {answer.round_number}: the update of site {answer.site} was refused: {answer.refused}"
@@ -196,9 +220,15 @@ def _federate(outcome: Outcome, progress: RunProgress) -> None:
     )
     share = units * rounds * config.train.steps * len(config.hospitals)
     progress.skip_to(share)
-    about = {"base_sha256": scorer.model.base_sha256, "config_sha256": config_hash(config), "rounds": str(rounds)}
+    _save_adapters(outcome)
+
+
+def _save_adapters(outcome: Outcome) -> None:
+    config, model = outcome.plan.config, outcome.scorer.model
+    about = {"base_sha256": model.base_sha256, "config_sha256": config_hash(config)}
+    about |= {"rounds": str(config.federation.rounds), "privacy": plan_text(config.private_plan)}
     for site, adapter in outcome.adapters.items():
-        save_adapter(plan.folder / "adapter" / site, adapter, scorer.model, config.adapter, about)
+        save_adapter(outcome.plan.folder / "adapter" / site, adapter, model, config.adapter, about)
 
 
 def _validation(outcome: Outcome, number: int, adapter: AdapterState) -> dict[str, float]:
@@ -212,6 +242,7 @@ def _validation(outcome: Outcome, number: int, adapter: AdapterState) -> dict[st
 
 
 def _train_baselines(outcome: Outcome, progress: RunProgress) -> None:
+    """Each site alone and pooled, without differential privacy also where the federation has it."""
     if not outcome.plan.config.evaluation.baselines:
         return
     plan, model = outcome.plan, outcome.plan.model()
@@ -225,7 +256,7 @@ def _train_baselines(outcome: Outcome, progress: RunProgress) -> None:
         name = who if who == POOLED else f"site {who} alone,"
         progress.advance(plan.step_units, f"{name} round {number}/{rounds} step {step}/{steps} loss {loss:.4f}")
 
-    share = plan.step_units * rounds * config.train.steps * len(data)
+    share = plan.federated_step_units * rounds * config.train.steps * len(data)
     for run in local_and_pooled(data, config.train, config.seed):
         what = "pooled" if run.name == POOLED else f"local only, site {run.name}"
         progress.stage(f"{what}: {rounds} rounds of {run.train.steps} steps")

@@ -122,7 +122,7 @@ class AdapterUpdate:
     manifest: AdapterManifest
     change_P: FlatArray  # trained minus sent; every value can be written in the coding of the terms
     weight: float  # public unit count, the weight of this hospital in the mean
-    metrics: Mapping[str, float] = field(default_factory=dict)  # names in PUBLIC_METRICS only
+    metrics: Mapping[str, float] = field(default_factory=dict)  # names in PUBLIC_METRICS, or PRIVATE_METRICS
 
     @classmethod
     def of(

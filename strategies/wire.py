@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "PRIVATE_METRICS",
     "PROTOCOL_VERSION",
     "PUBLIC_METRICS",
     "AdapterMessage",
@@ -52,6 +53,7 @@ __all__ = [
 ]
 
 PUBLIC_METRICS = frozenset({"loss", "steps", "patients", "images"})  # all that a hospital says about its training
+PRIVATE_METRICS = frozenset({"steps", "epsilon_run", "epsilon_total"})  # and of a private run: nothing of the data
 _MAX_METRIC = 1e12
 _MAX_CONFIG = 65_536  # characters of the client part of the configuration
 _ARRAYS, _TERMS, _METRICS, _FLAT = "adapter", "terms", "metrics", "flat"
@@ -83,7 +85,7 @@ def decode_message(records: RecordDict) -> AdapterMessage:
 def encode_update(update: AdapterUpdate) -> RecordDict:
     """Raises WireError if the update breaks its own rules."""
     _check_weight(update.weight, math.inf)
-    _check_metrics(update.metrics)
+    _check_metrics(update.metrics, private=bool(update.terms.privacy))
     records = _records(
         update.terms, update.manifest, update.change_P, update.terms.coding, {"weight": float(update.weight)}
     )
@@ -105,7 +107,7 @@ def decode_update(records: RecordDict, bounds: UpdateBounds) -> AdapterUpdate:
     weight = _value(public, "weight", float)
     _check_weight(weight, bounds.max_weight)
     metrics = {str(name): _number(name, value) for name, value in records.metric_records[_METRICS].items()}
-    _check_metrics(metrics)
+    _check_metrics(metrics, private=bool(expected.terms.privacy))
     norm = float(np.linalg.norm(change_P.astype(np.float64)))
     if norm > bounds.max_update_norm:
         raise refusal("norm", "update norm", norm, f"at most {bounds.max_update_norm}")
@@ -240,10 +242,11 @@ def _check_weight(weight: float, maximum: float) -> None:
         raise refusal("weight", "weight", weight, f"1 to {maximum}")
 
 
-def _check_metrics(metrics: Mapping[str, float]) -> None:
+def _check_metrics(metrics: Mapping[str, float], *, private: bool) -> None:
+    allowed = PRIVATE_METRICS if private else PUBLIC_METRICS
     for name, value in metrics.items():
-        if name not in PUBLIC_METRICS:
-            raise refusal("metrics", "metric", name, f"one of {sorted(PUBLIC_METRICS)}")
+        if name not in allowed:
+            raise refusal("metrics", "metric", name, f"one of {sorted(allowed)}")
         if not abs(value) <= _MAX_METRIC:  # larger ones could not even be averaged
             raise refusal("metrics", name, value, f"finite and at most {_MAX_METRIC:g}")
 

@@ -23,6 +23,9 @@ from ccfexp._io import atomic_write_text
 from ccfexp.evaluation import _charts
 from ccfexp.evaluation.comparison import Comparison
 from ccfexp.evaluation.report_text import bytes_text, duration_text, grade_text, movement_text, number_text, side_text
+from ccfexp.privacy.accounting import ACCOUNTANT
+from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.statement import LIMITS, NONE, epsilon_text, guess_text, statement
 
 if TYPE_CHECKING:
     import os
@@ -106,11 +109,26 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
+class PrivacyFacts:
+    """What a private run promised and has cost.
+
+    ``plan`` is calibrated; ``epsilons`` are by site, at its delta, None where nothing was computed from patients.
+    """
+
+    plan: PrivacyConfig
+    epsilons: Mapping[str, float | None]
+
+    @property
+    def largest(self) -> float:
+        """Epsilon of the site that has spent most."""
+        return max((value for value in self.epsilons.values() if value is not None), default=0.0)
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything the page shows.  ``config_json`` is the resolved configuration as readable JSON text.
 
-    ``differential_privacy`` is the statement of the guarantee, for example "epsilon 3.1 at delta 1e-5 per patient";
-    empty when the run had none, and the page then says that the updates are not anonymous.
+    Without ``privacy`` the page says that the updates are not anonymous.
     """
 
     title: str
@@ -120,7 +138,7 @@ class ReportData:
     pictures: tuple[PictureRow, ...]
     facts: RunFacts
     config_json: str
-    differential_privacy: str = ""
+    privacy: PrivacyFacts | None = None
     notes: tuple[str, ...] = field(default=())
 
 
@@ -140,6 +158,7 @@ def render_report(data: ReportData) -> str:
     environment.filters |= {
         "bytes": bytes_text,
         "duration": duration_text,
+        "epsilon": epsilon_text,
         "grade": grade_text,
         "movement": movement_text,
         "number": number_text,
@@ -150,6 +169,10 @@ def render_report(data: ReportData) -> str:
     return template.render(
         d=data,
         findings=_findings(data.comparison),
+        statements=_statements(data.privacy),
+        accountant=ACCOUNTANT,
+        limits=LIMITS,
+        guess=guess_text,
         charts=[_panel_chart(p) for p in data.panels],
         interval_charts=[
             (m, _charts.interval_chart([(r.model, r.value) for r in m.rows], title=f"{m.metric.label} by model"))
@@ -200,6 +223,13 @@ def _findings(comparison: Comparison) -> list[dict[str, Any]]:
             verdicts[verdict].append(m.metric.label.lower() if m.metric.label != "SSIM" else "SSIM")
         findings.append({"against": opponent, "of": len(headline), "verdicts": verdicts})
     return findings
+
+
+def _statements(privacy: PrivacyFacts | None) -> list[str]:
+    """A sentence for every site, or the one that holds for all."""
+    if privacy is None:
+        return [NONE]
+    return [statement(site, epsilon, privacy.plan) for site, epsilon in privacy.epsilons.items()]
 
 
 def _sides(sites: tuple[SiteComposition, ...]) -> list[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ACCOUNTANT: Final = "privacy loss distributions, add or remove one"
 MIN_NOISE, MAX_NOISE, MAX_STEPS = 0.2, 1000.0, 1_000_000
+_BEYOND = 2000.0  # expected privacy loss above which nothing is computed: gigabytes, to say "no protection"
 _INTERVAL = 1e-3  # of the discretised privacy loss; a tenth of it changes epsilon by less than .002
 _Groups = tuple[tuple[tuple[float, float], int], ...]
 
@@ -60,6 +61,8 @@ class Spent:
 
 def epsilon(history: Iterable[Spent], delta: float) -> float:
     """Epsilon at ``delta`` of a whole history, by privacy loss distributions; never less than the true one.
+
+    Infinite where delta is below what the distributions resolve (about 1e-14), or epsilon would be in the thousands.
 
     Raises:
         ConfigError: delta is no probability strictly between 0 and 1.
@@ -140,6 +143,8 @@ def _by_loss_distribution(groups: _Groups, delta: float) -> float:
 
     if not groups:
         return 0.0
+    if sum(steps * _loss(rate, noise) for (rate, noise), steps in groups) > _BEYOND:
+        return math.inf
     accountant = PLDAccountant(
         neighboring_relation=dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
         value_discretization_interval=_INTERVAL,
@@ -148,3 +153,8 @@ def _by_loss_distribution(groups: _Groups, delta: float) -> float:
         accountant.compose(dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise)), steps)
     found = float(accountant.get_epsilon(delta))
     return found if math.isfinite(found) else math.inf
+
+
+def _loss(rate: float, noise: float) -> float:
+    """Bound on the expected privacy loss of a step: convexity of the divergence, or chi-squared where that is less."""
+    return min(rate / (2 * noise**2), rate**2 * math.expm1(1 / noise**2))

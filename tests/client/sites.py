@@ -20,6 +20,7 @@ def site_values(**changed: object) -> dict[str, object]:
         "min_patients": 1,
         "max_rank": 256,
         "max_epsilon": None,
+        "delta": None,
     }
     values: dict[str, object] = {
         "name": "A",

@@ -13,18 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccfexp.errors import PolicyError, WireError
+from ccfexp.privacy.config import PrivacyConfig
 from client import guard
+from client.budget import Receipt
 from client.site import Policy
 from strategies import wire
-from tests.toys import BASE, A, B, initial, write_changes
+from tests.client.rounds import PLAN, STEPS, TERMS, asked_for
+from tests.toys import BASE, A, B, write_changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.usefixtures("task_identity")
-POLICY = Policy(("query", "train"), 10, 10_000, 5.0, 2, 4, None)
+POLICY = Policy(("query", "train"), 10, 10_000, 5.0, 2, 4, None, None)
 STANDING = guard.Standing("A", BASE, patients=4, updates=3)
-SENT = wire.AdapterMessage.of(wire.Terms(2, "fedit", 2, 2.0, "a" * 64, BASE), initial(), "{}")
+SENT = asked_for()
+PRIVATE = asked_for(PLAN)
+DECLARED = replace(STANDING, declared_patients=5)
+RECEIPT = Receipt(0.7, 1.9, 1e-3, 1e-4, STEPS, "patients", "patient", "e" * 64)
 
 
 def asked(content: RecordDict, kind: str = "train") -> Message:
@@ -56,8 +62,14 @@ def test_training_within_the_policy_is_admitted() -> None:
         (POLICY, STANDING, "train.secretly", PolicyError, "message kind="),
         (replace(POLICY, max_rounds=3), STANDING, "train", PolicyError, "updates sent=3 have reached"),
         (replace(POLICY, max_rank=1), STANDING, "train", PolicyError, "rank=2 of the message must be at most"),
-        (replace(POLICY, min_patients=5), STANDING, "train", PolicyError, "fewer patients than its policy"),
-        (replace(POLICY, max_epsilon=8.0), STANDING, "train", PolicyError, "asks for differential privacy"),
+        (
+            replace(POLICY, min_patients=5),
+            STANDING,
+            "train",
+            PolicyError,
+            "patients=4 are fewer than policy",
+        ),
+        (replace(POLICY, max_epsilon=8.0, delta=1e-3), STANDING, "train", PolicyError, "asks for differential privacy"),
         (POLICY, replace(STANDING, base_sha256="c" * 64), "train", WireError, "install the base weights"),
     ],
 )
@@ -171,3 +183,96 @@ def test_no_metric_but_the_listed_ones_ever_leaves(names: dict[str, float]) -> N
     except (WireError, PolicyError):
         return
     assert set(released.content.metric_records["metrics"]) <= wire.PUBLIC_METRICS
+
+
+def test_a_private_round_is_admitted_with_its_cost() -> None:
+    """Whether it can be paid is another question."""
+    request = guard.admit(asked(wire.encode_message(PRIVATE)), replace(POLICY, max_epsilon=1.0, delta=1e-3), DECLARED)
+
+    assert request.cost is not None
+    assert request.cost.plan == PLAN
+    assert (request.cost.run, request.cost.round_number, request.cost.steps) == (TERMS.run, 2, STEPS)
+    assert guard.admit(asked(wire.encode_message(SENT)), POLICY, STANDING).cost is None
+
+
+@pytest.mark.parametrize(
+    ("plan", "standing", "max_epsilon", "message"),
+    [
+        (replace(PLAN, source="seeded"), DECLARED, None, "privacy.source=seeded must be secure"),
+        (replace(PLAN, unit="image", images_per_patient=1), DECLARED, 1.0, "privacy.unit=image must be patient"),
+        (PLAN, STANDING, None, "declared_patients=null must be a number"),
+    ],
+)
+def test_a_plan_that_promises_too_little_is_refused(
+    plan: PrivacyConfig, standing: guard.Standing, max_epsilon: float | None, message: str
+) -> None:
+    """Noise that can be taken away, another unit than the policy's, a weight that follows who comes and goes."""
+    policy = replace(POLICY, max_epsilon=max_epsilon, delta=1e-3)
+    with pytest.raises(PolicyError, match=message):
+        guard.admit(asked(wire.encode_message(asked_for(plan))), policy, standing)
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (replace(PRIVATE, terms=TERMS), "check 'privacy'"),
+        (replace(SENT, terms=PRIVATE.terms), "check 'privacy'"),
+        (replace(PRIVATE, terms=asked_for(replace(PLAN, noise_multiplier=9.0)).terms), "check 'privacy'"),
+        (replace(PRIVATE, terms=replace(TERMS, privacy=PRIVATE.terms.privacy + " ")), "check 'privacy'"),
+        (asked_for(PrivacyConfig(epsilon=3.0)), "calibrate it first"),
+        (asked_for(PLAN, steps=1_000_001), "steps=1000001 must lie in"),
+        (replace(PRIVATE, client_config="{}"), "check 'client_config'"),
+        (replace(PRIVATE, client_config="no JSON"), "check 'client_config'"),
+        (replace(PRIVATE, client_config=PRIVATE.client_config.replace("1.5", "0.01")), "check 'client_config'"),
+    ],
+)
+def test_a_plan_that_is_told_in_two_ways_or_has_no_cost_is_refused(sent: wire.AdapterMessage, message: str) -> None:
+    """What is counted is what is trained with."""
+    with pytest.raises(WireError, match=message):
+        guard.admit(asked(wire.encode_message(sent)), POLICY, DECLARED)
+
+
+def private(metrics: dict[str, float], weight: float = 5.0) -> RecordDict:
+    """What an app answers to a private round."""
+    content = trained(weight=weight)
+    content["metrics"] = MetricRecord(dict(metrics))
+    content.config_records["terms"]["privacy"] = PRIVATE.terms.privacy
+    return content
+
+
+def test_a_private_update_leaves_with_what_it_has_cost() -> None:
+    """The declared number of patients, the steps, and two figures that the gate adds itself."""
+    released = guard.release(private({"steps": STEPS}), PRIVATE, POLICY, DECLARED, RECEIPT)
+    update = wire.decode_update(released.content, wire.UpdateBounds(PRIVATE, 5.0, 5.0))
+
+    assert update.weight == 5.0
+    assert update.metrics == {"steps": STEPS, "epsilon_run": 0.7, "epsilon_total": 1.9}
+    expected = {"epsilon": 0.7, "epsilon_total": 1.9, "delta": 1e-3, "delta_total": 1e-4, "unit": "patient"}
+    assert {name: released.facts[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("metrics", "weight"),
+    [
+        ({"steps": STEPS}, 4.0),  # how many there are
+        ({"steps": STEPS}, 6.0),
+        ({"steps": STEPS - 1}, 5.0),
+        ({"steps": STEPS + 1}, 5.0),
+        ({}, 5.0),
+        ({"steps": STEPS, "loss": 0.5}, 5.0),
+        ({"steps": STEPS, "patients": 4}, 5.0),
+        ({"steps": STEPS, "epsilon_run": 0.7}, 5.0),  # not the app's to say
+    ],
+)
+def test_nothing_of_the_data_leaves_beside_a_private_update(metrics: dict[str, float], weight: float) -> None:
+    """No loss, no number of patients, no other weight, no other steps than were paid for."""
+    with pytest.raises(WireError):
+        guard.release(private(metrics, weight), PRIVATE, POLICY, DECLARED, RECEIPT)
+
+
+def test_a_private_round_leaves_with_a_receipt_or_not_at_all() -> None:
+    """And an ordinary one has none."""
+    with pytest.raises(PolicyError, match="must have been paid for"):
+        guard.release(private({"steps": STEPS}), PRIVATE, POLICY, DECLARED)
+    with pytest.raises(PolicyError, match="must have been paid for"):
+        guard.release(trained(), SENT, POLICY, DECLARED, RECEIPT)

@@ -108,7 +108,7 @@ def test_the_real_app_trains_shut_in(start: Callable[..., Worker], tmp_path: Pat
     worker = start(build(), bench=bench.to_json())
     body = worker.ask(message_to_proto(message).SerializeToString(), seconds=120.0, longest=1 << 24)
     content = message_from_proto(MessageProto.FromString(body)).content
-    policy = Policy(("train",), 1, 10_000_000, 25.0, 1, 256, None)
+    policy = Policy(("train",), 1, 10_000_000, 25.0, 1, 256, None, None)
     released = release(content, sent, policy, Standing("A", model.base_sha256, 2, 0))
     assert released.facts["norm"] > 0
 

@@ -12,8 +12,8 @@ from strategies.options import CombineOptions, ServerOptimiser
 def test_auto_is_rolora_or_flex_where_ranks_differ() -> None:
     config = FederationConfig()
 
-    assert config.rule(mixed_ranks=False) == "rolora"
-    assert config.rule(mixed_ranks=True) == "flex"
+    assert config.rule(mixed_ranks=False, private=False) == "rolora"
+    assert config.rule(mixed_ranks=True, private=False) == "flex"
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_auto_is_rolora_or_flex_where_ranks_differ() -> None:
 )
 def test_what_flex_does_not_do_is_refused_and_not_left_out(config: FederationConfig, setting: str) -> None:
     """The sites' ranks turn auto into flex, which would have averaged without noise, or with whoever lies."""
-    assert config.rule(mixed_ranks=False) == "rolora"
+    assert config.rule(mixed_ranks=False, private=False) == "rolora"
 
     with pytest.raises(ConfigError, match=rf"{setting}\b.*choose"):
-        config.rule(mixed_ranks=True)
+        config.rule(mixed_ranks=True, private=False)

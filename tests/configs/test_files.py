@@ -11,6 +11,7 @@ import pytest
 import configs
 from ccfexp.data.phantom.presets import SITES
 from ccfexp.errors import ConfigError
+from ccfexp.privacy.config import PrivacyConfig
 from client.site import load_site
 from configs.run import RunConfig
 
@@ -38,7 +39,7 @@ def test_a_file_opens_with_command_time_and_figure(path: Path) -> None:
     opening = text[: re.search(r"(?m)^[^#]", text + "\n.").start()]  # type: ignore[union-attr]  # there is always a '.'
 
     assert re.match(OPENING[0], opening)
-    assert path.stem in opening.splitlines()[0].split() or path.stem == "default"
+    assert path.stem in re.split(r"[\s=]", opening.splitlines()[0]) or path.stem == "default"
     assert all(re.search(pattern, opening) for pattern in OPENING[1:])
 
 
@@ -82,3 +83,12 @@ def test_a_shipped_configuration_loads(name: str) -> None:
 
     assert config.name == name
     assert configs.build(RunConfig, configs.to_dict(config)) == config
+
+
+def test_a_private_run_by_a_word_on_the_command_line() -> None:
+    """The group's file writes down what the class has, so that every part of the promise can be read."""
+    config = configs.load("tiny", ["+privacy=patient", "privacy.epsilon=3"], RunConfig)
+
+    assert config.privacy == PrivacyConfig(epsilon=3.0)
+    assert configs.load("tiny", ["+privacy=none"], RunConfig) == configs.load("tiny", [], RunConfig)
+    assert configs.choices("privacy") == ["none", "patient"]

@@ -18,10 +18,12 @@ from server.kits import Addresses, Kits
 from tests.server.kit_tools import BUNDLE, addresses, make_kits
 
 SITE_KEYS = [
-    "name", "superlink", "root_certificate", "private_key", "manifest", "work", "base", "device", "threads", "port",
-    "poll_s", "policy",
+    "name", "superlink", "root_certificate", "private_key", "manifest", "data_set", "declared_patients", "work", "base",
+    "device", "threads", "port", "poll_s", "policy",
 ]  # fmt: skip
-POLICY_KEYS = ["messages", "max_rounds", "max_bytes", "max_update_norm", "min_patients", "max_rank", "max_epsilon"]
+POLICY_KEYS = [
+    "messages", "max_rounds", "max_bytes", "max_update_norm", "min_patients", "max_rank", "max_epsilon", "delta",
+]  # fmt: skip
 KIT = ["README.md", "bundle.fab", "ca.crt", "site.yaml"]
 
 

@@ -81,3 +81,22 @@ def test_lines_of_a_round() -> None:
         "round 2 complete: 1 sites, mean loss 0.2000, 10.0 s; not connected: C"
     )
     assert run.event_line({"kind": "finished"}, []) == ""
+
+
+def test_lines_of_a_private_round() -> None:
+    """What a site has spent stands where its loss stood, rounded towards more."""
+    site = {"kind": "site", "round": 2, "site": "A", "refused": None, "seconds": 9.14, "bytes": 1_440_000}
+    told = {"steps": 8.0, "epsilon_run": 1.2301, "epsilon_total": 4.5}
+    complete = {"kind": "round", "round": 2, "sites": ["A"], "refused": {}, "loss": None, "epsilon": 1.2301}
+
+    assert run.event_line(site | {"metrics": told}, []) == (
+        "round 2: site A answered after 9.1 s, epsilon 1.24, 1.44 MB"
+    )
+    assert run.event_line(complete | {"seconds": 10.0}, ["A"]) == (
+        "round 2 complete: 1 sites, largest epsilon 1.24, 10.0 s"
+    )
+
+
+def test_an_epsilon_that_no_noise_gives(kits: Kits) -> None:
+    with pytest.raises(ConfigError, match=r"epsilon=0.0001 .* cannot be reached"):
+        run.request(kits.folder, "tiny", ["+privacy=patient", "privacy.epsilon=0.0001", "privacy.sampling_rate=1"])

@@ -10,10 +10,13 @@ import pytest
 from rich.console import Console
 
 from ccfexp._io import atomic_write_json
+from ccfexp.privacy.statement import epsilon_text
+from client.app import make_app
 from server import status
 from simulation.engines import run_apps
 from tests import toys
 from tests.server.kit_tools import free_ports, make_kits
+from tests.simulation.spenders import PLAN, STEPS, private, private_toy, spender
 
 
 def test_sites_rounds_and_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,3 +53,17 @@ def test_the_tables_can_be_read(tmp_path: Path) -> None:
 
     assert "The SuperLink is down" in text.getvalue()
     assert text.getvalue().count("none") == 3  # without differential privacy
+
+
+def test_what_sites_of_a_private_run_have_spent(tmp_path: Path) -> None:
+    proxy, superlink = free_ports(2)
+    kits = make_kits(tmp_path, ("north",), port=proxy, superlink=superlink)
+    folder = tmp_path / "runs" / "toy"
+    bench = spender(folder, private_toy(folder))
+    run_apps(private(toys.federation(folder)), make_app(lambda: bench), 3)
+    (run,) = status.status(kits).runs
+    text = io.StringIO()
+    status.print_tables(status.status(kits), Console(file=text, width=140))
+
+    assert run.sites["west"].epsilon == PLAN.epsilon_after(3 * STEPS)
+    assert text.getvalue().count(epsilon_text(run.sites["west"].epsilon)) == 3

@@ -99,6 +99,13 @@ def test_a_dry_run_prints_the_configuration_and_the_time_and_writes_nothing(
     assert not out.exists()
 
 
+def test_a_dry_run_says_what_would_be_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tiny", "--dry-run"]) == 0
+    assert "no differential privacy: the updates are not anonymous" in capsys.readouterr().out
+    assert main(["tiny", "+privacy=patient", "privacy.epsilon=3", "--dry-run"]) == 0
+    assert "differential privacy per patient: epsilon 3.00 at delta 1e-05 after 4 steps" in capsys.readouterr().out
+
+
 def test_a_folder_of_another_configuration_is_refused_and_left_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +139,7 @@ def test_an_unknown_device_is_refused_before_anything_is_written(
         ("federation.strategy=fedavg", "fedavg"),
         ("expected_minutes=-3", "expected_minutes=-3.0 must be > 0"),
         ("seed", "'seed' is no configuration (known: "),
+        ("privacy.noise_multiplier=0.01", "privacy.noise_multiplier=0.01 must lie in [0.2, 1000]"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_rendered(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import re
 from dataclasses import replace
@@ -14,7 +15,9 @@ import pytest
 from PIL import Image
 
 from ccfexp.evaluation.comparison import compare
-from ccfexp.evaluation.report import Curve, ReportData, png_uri, render_report, write_report
+from ccfexp.evaluation.report import Curve, PrivacyFacts, ReportData, png_uri, render_report, write_report
+from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.statement import LIMITS, NONE, statement
 from tests.ccfexp.evaluation.example_report import HOSTILE, example
 from tests.ccfexp.evaluation.models import model
 
@@ -112,22 +115,53 @@ def test_page_says_what_it_is_not(page: str) -> None:
     """Phantoms, no differential privacy, the patient's sides: said before any result."""
     words = text_of(page)
 
-    for statement in (
+    for warning in (
         "They are not evidence about patients",
         "The updates are not anonymous.",
         "This run used no differential privacy",
         "Left and right are the patient&rsquo;s",
     ):
-        assert statement in words
-        assert words.index(statement) < words.index("Results on people never trained on")
+        assert warning in words
+        assert words.index(warning) < words.index("Results on people never trained on")
 
 
 def test_privacy_statement_replaces_the_warning(data: ReportData) -> None:
-    """With a guarantee the page states it, and does not call the updates unprotected."""
-    words = text_of(render_report(replace(data, differential_privacy="epsilon 3.1 at delta 1e-5 per patient")))
+    """With a guarantee the page states it for every site, with what it does not say, and whom it does not cover."""
+    plan = PrivacyConfig(noise_multiplier=1.0, steps=60)
+    page = render_report(replace(data, privacy=PrivacyFacts(plan, {"A": 3.091, "B": 2.0, "C": None})))
+    words = html.unescape(text_of(page))
 
-    assert "Differential privacy: epsilon 3.1 at delta 1e-5 per patient." in words
+    assert not Outline(page).open
+    assert "Differential privacy of each patient: epsilon at most 3.10 at delta 1e-05." in words
     assert "used no differential privacy" not in words
+    assert NONE not in words
+    for site, epsilon in (("A", 3.091), ("B", 2.0), ("C", None)):
+        assert statement(site, epsilon, plan) in words
+    assert "95.66 %" in words, "e^3.091 to 1, rounded up"
+    assert all(limit in words for limit in LIMITS)
+    assert "best model that a single hospital trained alone, without differential privacy" in words
+    assert "SEEDED" not in words
+
+
+def test_a_simulation_with_seeded_noise_says_so_before_any_result(data: ReportData) -> None:
+    plan = PrivacyConfig(noise_multiplier=1.0, source="seeded")
+    words = html.unescape(text_of(render_report(replace(data, privacy=PrivacyFacts(plan, {"A": 3.0})))))
+
+    assert words.index("The noise of this run is seeded.") < words.index("Results on people never trained on")
+    assert "SEEDED" in words
+
+
+def test_a_photograph_is_not_called_a_patient(data: ReportData) -> None:
+    plan = PrivacyConfig(noise_multiplier=1.0, unit="image", images_per_patient=1)
+    words = html.unescape(text_of(render_report(replace(data, privacy=PrivacyFacts(plan, {"A": 3.0})))))
+
+    assert "Differential privacy of each photograph, not of a patient" in words
+    assert "one patient, all photographs" not in words
+
+
+def test_without_a_guarantee_the_section_says_none(page: str) -> None:
+    assert NONE in text_of(page)
+    assert "without differential privacy" not in text_of(page)
 
 
 def test_summary_follows_the_numbers(data: ReportData, page: str) -> None:

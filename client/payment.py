@@ -1,0 +1,63 @@
+"""Before a private round is trained: are these the patients who were checked, and is its cost on the disk?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ccfexp._io import sha256_file
+from ccfexp.errors import LedgerError, PolicyError
+from client.budget import Budget, Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from client.chain import Entry
+    from client.site import Site
+    from client.spending import Cost
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Who may be trained on, as a manifest says.
+
+    Attributes:
+        subjects: pseudonyms of the training patients with consent; they stay on this machine and in no log.
+        manifest_sha256: of the file.
+    """
+
+    subjects: frozenset[str] = field(default=frozenset(), repr=False)
+    manifest_sha256: str = ""
+
+    def check(self, manifest: Path) -> None:
+        """Raises PolicyError if the manifest is another by now: nobody would know whose privacy it costs."""
+        try:
+            digest = sha256_file(manifest)
+        except OSError as error:
+            raise PolicyError(f"the manifest cannot be read ({error.strerror}); mend its rights") from error
+        if digest != self.manifest_sha256:
+            raise PolicyError("the manifest has changed and must be the one that was checked; start this site again")
+
+
+def pay(cost: Cost, site: Site, cohort: Cohort, egress: Iterable[Entry]) -> Receipt:
+    """Charge a private round to the site's budget, before the app hears of it.
+
+    Args:
+        cost: as the gate has read it.
+        site: who pays.
+        cohort: the patients.
+        egress: all that has left so far; its ledger and that of the budget vouch for each other.
+
+    Raises:
+        PolicyError: it costs more than is left, or the privacy ledger cannot be used. The site goes on with what is not
+            private.
+    """
+    policy = site.policy
+    cohort.check(site.manifest)
+    budget = Budget.of(site.work, site.name, site.file.data_set, cost.plan.unit)
+    try:
+        budget.confirm(egress)
+        return budget.reserve(cost, cohort.subjects, max_epsilon=policy.max_epsilon, delta=policy.delta)
+    except LedgerError as error:
+        raise PolicyError(f"no private round is trained: {error}") from error
