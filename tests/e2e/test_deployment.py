@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from dataclasses import replace
@@ -10,18 +11,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+import yaml
 from PIL import ExifTags, Image
 from safetensors.torch import load_file
 
 import configs
 from ccfexp._io import sha256_file
 from ccfexp.data.manifest import Row, read_manifest, write_manifest
+from ccfexp.privacy.accounting import Spent, epsilon
 from client import ledger
 from configs.run import RunConfig
 from server import bundle
 from server.superlink import SuperLink
 from simulation.federate import run_federation
 from simulation.sites import prepare_sites
+from strategies import wire
 from tests.client.test_checks import certificate
 from tests.e2e.stage import NGINX, Relay, Stage, deployment
 
@@ -56,6 +60,10 @@ def config(name: str, **changed: str) -> RunConfig:
     """Its configuration."""
     ranks = f"site_ranks={[RANKS[site] for site in SITES]}"
     return configs.load("demo", [*overrides(name, **changed), ranks], RunConfig)
+
+
+DECLARED = 2  # patients, in public
+PRIVATE = ["+privacy=patient", "privacy.epsilon=null", "privacy.noise_multiplier=1.5", "privacy.sampling_rate=0.5"]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +101,8 @@ def relay_and_stage(
         relay = Relay(stage.kits.addresses().port)
         for name in SITES:
             door = relay.port if name == "A" else stage.kits.addresses().port
-            stage.settle_site(name, data[name], superlink=f"127.0.0.1:{door}", max_rank=RANKS[name])
+            where = f"127.0.0.1:{door}"
+            stage.settle_site(name, data[name], superlink=where, max_rank=RANKS[name], declared_patients=DECLARED)
             stage.start_site(name)
         for name in SITES:
             stage.wait(f"site {name}", lambda name=name: stage.connected(name))  # type: ignore[misc]
@@ -284,6 +293,39 @@ def test_superlink_and_serverapp_are_killed_and_the_run_goes_on(
     assert starts[0] == 0
     assert starts[-1] in (1, 2)
     close(adapter(stage, "crashed"), simulated)
+
+
+def test_a_private_run_is_paid_for_until_a_hospital_has_no_more_to_spend(stage: Stage) -> None:
+    """Every round is charged before it is trained; who cannot afford the next refuses it and says no more."""
+    stage.start_run("demo", [*overrides("private"), *PRIVATE])
+    assert stage.finish_run() == 0, stage.log("run")
+    spent = epsilon([Spent(0.5, 1.5, 6)], 1e-5)  # three rounds of two steps
+    for name in SITES:
+        facts = [entry.facts for entry in stage.ledger(name) if entry.facts.get("run") == last_run(stage, "private")]
+        updates = [fact for fact in facts if "factors" in fact]
+        assert [fact["factors"] for fact in updates] == ["B"] * 3  # one noised factor
+        assert updates[-1]["epsilon"] == pytest.approx(spent)
+        assert updates[-1]["weight"] == DECLARED
+        assert set(updates[-1]["metrics"]) == wire.PRIVATE_METRICS
+
+    path = stage.site("C").path
+    file = yaml.safe_load(path.read_text(encoding="utf-8"))
+    file["policy"] |= {"max_epsilon": epsilon([Spent(0.5, 1.5, 8)], 1e-5) + 1e-6, "delta": 1e-5}
+    path.write_text(yaml.safe_dump(file), encoding="utf-8")
+    stage.end("site-C")
+    stage.start_site("C")
+    stage.wait("C again", lambda: stage.connected("C"))
+    stage.start_run("demo", [*overrides("spent", federation__min_sites="2"), *PRIVATE])
+    assert stage.finish_run() == 0, stage.log("run")
+
+    rounds = [event for event in stage.events("spent") if event["kind"] == "round"]
+    assert ["C" in event["sites"] for event in rounds] == [True, False, False]  # type: ignore[operator]
+    refused = str(rounds[-1]["refused"]["C"])  # type: ignore[index]
+    assert "policy does not allow it" in refused
+    assert "epsilon" not in refused
+    shown = json.loads(stage.call("client.ledger", "--site-file", str(path), "--json"))["privacy"][0]
+    assert shown["epsilon"] == pytest.approx(epsilon([Spent(0.5, 1.5, 8)], 1e-5))
+    assert shown["remaining"] < 0.01
 
 
 def test_every_hospital_stops_cleanly(stage: Stage) -> None:
