@@ -13,12 +13,14 @@ from typing import Any, Final, Literal, get_args
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora.layer import Conv2d as ConvolutionFactors
+from peft.tuners.lora.layer import LoraLayer
 from torch import nn
 
 from ccfexp import residual
 from ccfexp.bottleneck import Bottleneck
 from ccfexp.errors import CheckpointError, ConfigError
 from ccfexp.low_rank import convolve
+from ccfexp.privacy.per_unit import UnitConv2d, UnitLinear
 
 AdapterState = dict[str, torch.Tensor]
 Factors = Literal["A", "B", "AB"]
@@ -103,6 +105,11 @@ def attach(model: nn.Module, config: AdapterConfig, seed: int) -> LoraConfig:
     for layer in model.modules():
         if isinstance(layer, ConvolutionFactors):
             layer.forward = partial(convolve, layer)  # type: ignore[method-assign]
+        if isinstance(layer, LoraLayer):
+            for factors in (layer.lora_A, layer.lora_B):
+                factor: Any = factors[_NAME]
+                # Another class for what is there: peft's names, numbers and checks stay as they are.
+                factor.__class__ = UnitConv2d if isinstance(factor, nn.Conv2d) else UnitLinear
     model.eval()
     return peft_config
 

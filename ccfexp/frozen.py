@@ -159,6 +159,26 @@ class _Rectify(torch.autograd.Function):
         return torch.where(positive_BCHW, gradient[0], gradient[0] * slope_C11), None
 
 
+class _Scaling(nn.Module):
+    """A normalisation with fixed statistics and no convolution beside it: a factor and a term for each channel.
+
+    Torch's own computes a wrong gradient where the gradient that it is given is one image with its channels last in
+    memory.
+    """
+
+    scale_C11: Tensor
+    shift_C11: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        scale_C, shift_C = _affine(norm)
+        self.register_buffer("scale_C11", scale_C[:, None, None])
+        self.register_buffer("shift_C11", shift_C[:, None, None])
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return torch.addcmul(self.shift_C11, x_BCHW, self.scale_C11)
+
+
 class _Subsampling(nn.Module):
     """Every so many rows and columns: a maximum over one pixel, without its copy and its indices."""
 
@@ -187,6 +207,8 @@ def _lighter(layer: nn.Module) -> nn.Module:
         return FrozenConvolution(layer)
     if isinstance(layer, nn.PReLU):
         return _Rectifier(layer)
+    if isinstance(layer, nn.BatchNorm2d):
+        return _Scaling(layer)
     if isinstance(layer, nn.MaxPool2d) and layer.kernel_size == 1 and isinstance(layer.stride, int):
         return _Subsampling(layer.stride)
     return layer

@@ -5,7 +5,7 @@ as one share with two torch threads. The result does not depend on timing: every
 they are added in the order of the shares.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
@@ -19,6 +19,7 @@ from ccfexp.losses import Batch, CycleConfig, cycle_loss
 from ccfexp.model import CCFExp
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 class Shares:
@@ -35,27 +36,13 @@ class Shares:
 
     def map(self, work: Callable[[slice], T], size: int) -> list[T]:
         """``work`` of every part of ``size`` examples, in order."""
-        parts = self.parts(size)
+        return self.each(work, self.parts(size))
+
+    def each(self, work: Callable[[S], T], items: Sequence[S]) -> list[T]:
+        """``work`` of every item, in order."""
         if self._pool is None:
-            return [work(part) for part in parts]
-        return list(self._pool.map(work, parts))
-
-    def backward(self, model: CCFExp, batch: Batch, t_B: Tensor, eps_B3HW: Tensor, config: CycleConfig) -> float:
-        """Add the gradient of the batch's mean loss to the parameters; returns the loss."""
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-        def work(part: slice) -> tuple[float, tuple[Tensor, ...]]:
-            terms = cycle_loss(model, part_of(batch, part), t_B[part], eps_B3HW[part], config)
-            loss = terms.total_B.sum() / len(t_B)
-            return float(loss.detach()), torch.autograd.grad(loss, parameters, materialize_grads=True)
-
-        parts = self.map(work, len(t_B))
-        for index, parameter in enumerate(parameters):
-            gradient = parts[0][1][index]
-            for _, others in parts[1:]:
-                gradient = gradient + others[index]
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        return sum(loss for loss, _ in parts)
+            return [work(item) for item in items]
+        return list(self._pool.map(work, items))
 
 
 @contextmanager
@@ -84,3 +71,10 @@ def part_of(batch: Batch, part: slice) -> Batch:
         batch.target_deviation_BD[part],
         batch.person_BD[part],
     )
+
+
+def losses_of(
+    model: CCFExp, batch: Batch, t_B: Tensor, eps_B3HW: Tensor, config: CycleConfig
+) -> Callable[[slice], Tensor]:
+    """What computes the loss of each example of a part of a batch."""
+    return lambda part: cycle_loss(model, part_of(batch, part), t_B[part], eps_B3HW[part], config).total_B

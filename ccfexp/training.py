@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,8 @@ from ccfexp.data.manifest import read_manifest
 from ccfexp.errors import ConfigError, RoundError
 from ccfexp.losses import Batch, CycleConfig
 from ccfexp.model import CCFExp
-from ccfexp.parallel import shares
+from ccfexp.parallel import losses_of, shares
+from ccfexp.privacy.steps import Draw, Losses, MeanPlan, Plan, Targets
 from ccfexp.proximal import Anchor
 from ccfexp.published.encoder_files import encoder_hashes
 
@@ -91,6 +93,11 @@ class TrainConfig:
             return self.learning_rate
         done = (round_number - 1 + (step - 1) / self.steps) / self.decay_rounds
         return self.learning_rate * max(0.0, 1 - done)
+
+    @property
+    def plan(self) -> MeanPlan:
+        """Of ordinary steps."""
+        return MeanPlan(self.batch_size, self.gradient_clip)
 
     def of_factors(self, factors: Factors) -> "TrainConfig":
         """The same for a round that trains these factors: a higher rate where it is one of the two."""
@@ -210,6 +217,7 @@ def train_local(
     *,
     seed: int,
     round_number: int,
+    plan: Plan | None = None,
     threads: int = 1,
     on_step: OnStep | None = None,
 ) -> TrainResult:
@@ -221,28 +229,31 @@ def train_local(
         config: steps, batch, learning rate and loss.
         seed: of this site's randomness.
         round_number: counted from 1.
+        plan: what a step takes and what gradient it makes; the mean of a batch if none is given.
         threads: shares that every batch is worked on in (see ``ccfexp.parallel``).
         on_step: called with (step, steps, loss) after every step.
 
     Raises:
         RoundError: the loss is no longer a finite number.
+        ConfigError: the plan cannot keep what it promises with this model.
     """
+    plan = plan or config.plan
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
-    repeats = data.images.repeats() if config.expression_from == "other_session" else None
+    examples = Examples(model, data, config)
+    targets = Targets(data.images.target_T, data.images.patient_N[data.images.target_T])
     average = running_average(parameters) if config.average else None
     anchor = Anchor(parameters, config.proximal)
     total = 0.0
-    with shares(threads) as work:
+    with shares(threads) as work, plan.running(model):
         for step in range(1, config.steps + 1):
             generator = torch.Generator().manual_seed(step_seed(seed, round_number, step))
-            batch, t_B, eps_B3HW = _draw_step(model, data, config, repeats, generator)
             for group in optimiser.param_groups:
                 group["lr"] = config.rate_at(round_number, step)
             optimiser.zero_grad()
-            loss = work.backward(model, batch, t_B, eps_B3HW, config.cycle_at(round_number, step))
+            prepare = partial(examples.losses, config.cycle_at(round_number, step), generator)
+            loss = plan.backward(model, plan.draw(targets, generator), prepare, work).loss
             _check_finite(loss, config, round_number, step)
-            torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             anchor.pull()  # after the clip, which is for what comes of the patients
             optimiser.step()
             if average is not None:
@@ -269,25 +280,32 @@ def step_seed(seed: int, round_number: int, step: int) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _draw_step(
-    model: CCFExp, data: SiteData, config: TrainConfig, repeats: list[Tensor] | None, generator: torch.Generator
-) -> tuple[Batch, Tensor, Tensor]:
-    """Examples, timesteps and noise of a step, in this order from the generator; some examples without their map."""
-    batch = _draw_batch(data, config, repeats, generator, model.device)
-    t_B = stratified_timesteps(config.batch_size, model.config.diffusion.steps, generator).to(model.device)
-    eps_B3HW = torch.randn(batch.target_B3HW.shape, generator=generator).to(model.device)
-    shown = batch.expression
-    kept = model.conditioner.bottleneck.drop(shown.landmark_map_BCGG, generator)
-    return batch._replace(expression=shown._replace(landmark_map_BCGG=kept)), t_B, eps_B3HW
+@dataclass(frozen=True)
+class Examples:
+    """Makes a step's examples: photographs, timesteps and noise of the images that a plan has drawn."""
 
+    model: CCFExp
+    data: SiteData
+    config: TrainConfig
+    _repeats: list[Tensor] = field(default_factory=list)
 
-def _draw_batch(
-    data: SiteData, config: TrainConfig, repeats: list[Tensor] | None, generator: torch.Generator, device: torch.device
-) -> Batch:
-    target_T = data.images.target_T
-    target_B = target_T[torch.randint(len(target_T), (config.batch_size,), generator=generator)]
-    expression_B = target_B if repeats is None else _draw_repeats(target_B, repeats, generator)
-    return data.batch(target_B, expression_B, device)
+    def __post_init__(self) -> None:
+        if self.config.expression_from == "other_session":
+            self._repeats.extend(self.data.images.repeats())
+
+    def losses(self, cycle: CycleConfig, generator: torch.Generator, draw: Draw) -> Losses:
+        """The loss of every row; all that is random of it is drawn now, in this order, and some rows lose their map."""
+        model, target_R = self.model, draw.target_R
+        expression_R = _draw_repeats(target_R, self._repeats, generator) if self._repeats else target_R
+        batch = self.data.batch(target_R, expression_R, model.device)
+        # In strata within each unit: what one is drawn with must not depend on who else is there.
+        timesteps = model.config.diffusion.steps
+        t_R = torch.cat([stratified_timesteps(size, timesteps, generator) for size in draw.sizes]).to(model.device)
+        eps_R3HW = torch.randn(batch.target_B3HW.shape, generator=generator).to(model.device)
+        shown = batch.expression
+        kept = model.conditioner.bottleneck.drop(shown.landmark_map_BCGG, generator)
+        batch = batch._replace(expression=shown._replace(landmark_map_BCGG=kept))
+        return losses_of(model, batch, t_R, eps_R3HW, cycle)
 
 
 def _draw_repeats(target_B: Tensor, repeats: list[Tensor], generator: torch.Generator) -> Tensor:

@@ -24,6 +24,7 @@ from ccfexp.adapter import train_only
 from ccfexp.compute import ComputeConfig
 from ccfexp.errors import CheckpointError, ConfigError, WireError
 from ccfexp.model import CCFExp
+from ccfexp.privacy.engines import engine_of
 from ccfexp.training import SiteData, train_local
 from client.app import RequestRefusedError
 from client.memory import memory_of
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from flwr.app import Context
 
     from ccfexp.adapter import AdapterConfig, AdapterState, Factors
+    from ccfexp.privacy.steps import Plan
+    from ccfexp.training import TrainConfig
 
 
 OnStep = Callable[[str, int, int, int, float], None]  # site, round, step, steps, loss
@@ -133,20 +136,44 @@ class Workbench:
             raise RequestRefusedError(str(error)) from error
         factors = cast("Factors", terms.trained)
         train_only(model, factors)
-        seed = site_seed(part.seed, site)
+        seed, train = site_seed(part.seed, site), part.train.of_factors(factors)
+        plan = self._training_plan(site, part, train, seed, terms.round_number)
         result = train_local(
             model,
             self._site_data(model, site),
-            part.train.of_factors(factors),
+            train,
             seed=seed,
             round_number=terms.round_number,
+            plan=plan,
             threads=self._plan.threads or 1,
             on_step=self._step_reporter(site, terms.round_number),
         )
         random = np.random.default_rng([seed, terms.round_number])
         manifest, change_P = update_of(message, start, model.adapter_state(), memory, random)
-        metrics = {"loss": result.loss, "steps": result.steps, "patients": result.patients, "images": result.images}
-        return wire.AdapterUpdate(terms, manifest, change_P, float(result.patients), metrics)
+        told = plan.released(**vars(result))
+        return wire.AdapterUpdate(terms, manifest, change_P, told.weight, told.metrics)
+
+    def _training_plan(self, site: str, part: ClientPart, train: TrainConfig, seed: int, round_number: int) -> Plan:
+        """What a step of the round takes and what it makes of it.
+
+        Raises:
+            RequestRefusedError: a private run without a noise multiplier, or with one where none is declared for.
+        """
+        if part.privacy is None:
+            return train.plan
+        declared = next(source.declared_patients for source in self._plan.sites if source.name == site)
+        if declared is None:
+            raise RequestRefusedError("this site declares no number of patients, which a private run needs")
+        compute = self._plan.compute
+        try:
+            return part.privacy.make(
+                declared_patients=declared,
+                source=part.privacy.source_of(seed, round_number),
+                rows_at_once=compute.rows_at_once,
+                engine=engine_of(compute),
+            )
+        except ConfigError as error:
+            raise RequestRefusedError(str(error)) from error
 
     def _client_part(self, message: wire.AdapterMessage) -> ClientPart:
         try:

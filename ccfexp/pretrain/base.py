@@ -19,8 +19,9 @@ from ccfexp._io import atomic_write_bytes
 from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.losses import Batch, CycleConfig, cycle_loss
 from ccfexp.model import PHANTOM, CCFExp, FrozenEncoders, ModelConfig
-from ccfexp.parallel import Shares
+from ccfexp.parallel import Shares, losses_of
 from ccfexp.pretrain.population import FIRST_GRIMACE, Population, PopulationSpec
+from ccfexp.privacy.steps import mean_gradient
 from ccfexp.training import stratified_timesteps
 
 
@@ -174,7 +175,9 @@ def train_base(recipe: BaseRecipe, state: BaseState, pairs: PairSampler, work: S
         for group in state.optimiser.param_groups:
             group["lr"] = recipe.rate(step)
         state.optimiser.zero_grad()
-        loss = work.backward(state.model, batch, t_B, eps, recipe.loss)
+        losses = losses_of(state.model, batch, t_B, eps, recipe.loss)
+        trained = [parameter for parameter in state.model.parameters() if parameter.requires_grad]
+        loss = mean_gradient(trained, losses, len(t_B), work)
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
         state.optimiser.step()
         _follow(state.average, state.model, min(recipe.ema, (1 + step) / (10 + step)))

@@ -11,9 +11,11 @@ from typing import Literal, get_args
 
 from ccfexp.errors import ConfigError
 from ccfexp.privacy.accounting import MAX_NOISE, MAX_STEPS, MIN_NOISE, Spent, epsilon, noise_for
+from ccfexp.privacy.noise import SecureSource, SeededSource, Source
+from ccfexp.privacy.steps import AutogradEngine, Engine, PrivatePlan
 
 Unit = Literal["patient", "image"]
-Source = Literal["secure", "seeded"]
+Randomness = Literal["secure", "seeded"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class PrivacyConfig:
     images_per_patient: int = 2
     draws_per_image: int = 2
     steps: int = 0
-    source: Source = "secure"
+    source: Randomness = "secure"
 
     def __post_init__(self) -> None:
         self._check_goal()
@@ -61,7 +63,7 @@ class PrivacyConfig:
         for name, least, most in (("images_per_patient", 1, 64), ("draws_per_image", 1, 64), ("steps", 0, MAX_STEPS)):
             if not least <= getattr(self, name) <= most:
                 raise ConfigError(f"privacy.{name}={getattr(self, name)} must lie in [{least}, {most}]")
-        for name, kind in (("unit", Unit), ("source", Source)):
+        for name, kind in (("unit", Unit), ("source", Randomness)):
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(f"privacy.{name}={getattr(self, name)!r} must be one of {', '.join(get_args(kind))}")
         if self.unit == "image" and self.images_per_patient != 1:
@@ -109,6 +111,47 @@ class PrivacyConfig:
             raise ConfigError("privacy.steps=0 must be at least 1 to calibrate the noise; say how many steps there are")
         noise = noise_for(self.epsilon, self.delta, self.sampling_rate, self.steps)
         return replace(self, epsilon=None, noise_multiplier=noise)
+
+    def make(
+        self,
+        *,
+        declared_patients: int,
+        source: Source,
+        rows_at_once: int = 16,
+        engine: Engine | None = None,
+    ) -> PrivatePlan:
+        """The plan of a round.
+
+        Args:
+            declared_patients: how many patients the site declares in public, whoever is there.
+            source: of sampling and noise.
+            rows_at_once: rows in memory at a time.
+            engine: how gradients are told apart; by autograd if none is given.
+
+        Raises:
+            ConfigError: not calibrated, or no patients are declared.
+        """
+        if declared_patients < 1:
+            raise ConfigError(
+                f"declared_patients={declared_patients} must be at least 1; say how many patients the site has, about"
+            )
+        return PrivatePlan(
+            sampling_rate=self.sampling_rate,
+            noise_multiplier=self.spent(1).noise_multiplier,
+            clipping_norm=self.clipping_norm,
+            images_per_patient=self.images_per_patient,
+            draws_per_image=self.draws_per_image,
+            by_image=self.unit == "image",
+            expected=self.sampling_rate * declared_patients,
+            declared_patients=declared_patients,
+            source=source,
+            rows_at_once=rows_at_once,
+            engine=engine or AutogradEngine(),
+        )
+
+    def source_of(self, *seed: int) -> Source:
+        """Where sampling and noise of a round come from; only a seeded source looks at the seed."""
+        return SecureSource() if self.source == "secure" else SeededSource(seed)
 
     def spent(self, steps: int) -> Spent:
         """The cost of so many steps of a calibrated plan.

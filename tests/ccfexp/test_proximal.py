@@ -12,10 +12,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ccfexp.adapter import AdapterConfig, train_only
 from ccfexp.data.phantom.sites import PhantomSite, write_site
-from ccfexp.losses import CycleConfig, cycle_loss
+from ccfexp.losses import CycleConfig
 from ccfexp.model import CCFExp
+from ccfexp.privacy.steps import Targets
 from ccfexp.proximal import Anchor
-from ccfexp.training import SiteData, TrainConfig, _draw_step, step_seed, train_local
+from ccfexp.training import Examples, SiteData, TrainConfig, step_seed, train_local
 from tests.ccfexp import tiny
 from tests.ccfexp.residuals import moved
 
@@ -54,8 +55,9 @@ def _by_hand(data: SiteData, strength: float) -> list[torch.Tensor]:
     first, second = ([torch.zeros_like(value) for value in start] for _ in range(2))
     for step in range(1, TRAIN.steps + 1):
         generator = torch.Generator().manual_seed(step_seed(5, 1, step))
-        batch, t_B, eps_B3HW = _draw_step(model, data, TRAIN, None, generator)
-        objective = cycle_loss(model, batch, t_B, eps_B3HW, TRAIN.cycle).total_B.mean()
+        draw = TRAIN.plan.draw(Targets(data.images.target_T, data.images.patient_N), generator)
+        losses = Examples(model, data, TRAIN).losses(TRAIN.cycle, generator, draw)
+        objective = losses(slice(None)).mean()
         drift = torch.stack([(value - origin).square().sum() for value, origin in zip(theta, start, strict=True)]).sum()
         gradients = torch.autograd.grad(objective + strength / 2 * drift, theta)
         with torch.no_grad():

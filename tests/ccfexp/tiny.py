@@ -9,7 +9,7 @@ import torch
 from ccfexp.conditioning import ConditioningConfig
 from ccfexp.diffusion import DiffusionConfig
 from ccfexp.encoders import EncoderConfig, PhantomEncoder
-from ccfexp.frozen import freeze
+from ccfexp.frozen import freeze, freeze_encoder
 from ccfexp.losses import Batch
 from ccfexp.model import CCFExp, FrozenEncoders, ModelConfig
 from ccfexp.unet import UNetConfig
@@ -36,7 +36,8 @@ EPSILON = replace(TINY, diffusion=DiffusionConfig())
 def encoder(seed: int, vector: int = 16) -> PhantomEncoder:
     """An untrained encoder, frozen."""
     torch.manual_seed(seed)
-    return freeze(PhantomEncoder(EncoderConfig(image_size=SIZE, channels=(8, 8, 16), depth=1, vector=vector)))
+    network = PhantomEncoder(EncoderConfig(image_size=SIZE, channels=(8, 8, 16), depth=1, vector=vector))
+    return freeze_encoder(network, SIZE)
 
 
 def model(config: ModelConfig = TINY, seed: int = 0) -> CCFExp:
