@@ -108,7 +108,7 @@ def test_a_federation_trains_the_adapter_and_resumes_to_the_same_bits(
 def test_a_private_federation_tells_what_it_spent_and_resumes_to_the_same_bits(
     config: RunConfig, manifests: Mapping[str, Path], tmp_path: Path
 ) -> None:
-    """Neither loss nor counts. Noise from a seed repeats; what it cost does not: the round that was cut is paid twice."""
+    """Neither loss nor counts. Noise from a seed repeats, its price does not: the round that was cut is paid twice."""
 
     def stop_in_round_2(*where: object) -> None:
         if where[:2] == ("B", 2):
