@@ -7,6 +7,7 @@ is computed twice, as checkpointing does, as two rows.
 from __future__ import annotations
 
 import threading
+import warnings
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,9 @@ class OpacusEngine:
         self, trained: Sequence[nn.Parameter], unit_R: Tensor, units: int, loss: Callable[[], Tensor]
     ) -> list[Tensor]:
         """By hooks."""
-        with self._lock:
+        with self._lock, warnings.catch_warnings():
+            # The first layer's input is data and asks for no gradient, which is as it must be.
+            warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
             loss().backward()
             found = []
             for weight in trained:

@@ -201,22 +201,25 @@ def clipped_sum(gradients: Sequence[Tensor], bound: float) -> tuple[list[Tensor]
 
 
 def trained_weights(model: nn.Module) -> list[nn.Parameter]:
-    """What is trained, if all of it can tell units apart.
-
-    Raises:
-        ConfigError: nothing is trained, a trained weight is outside of the adapter's own layers, or a layer takes
-            statistics over the batch.
-    """
-    trained: list[nn.Parameter] = []
+    """What is trained, if no layer takes statistics over a batch. Raises ConfigError otherwise."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:  # noqa: SLF001 (torch's base class)
             raise ConfigError("a layer that takes statistics over a batch mixes patients; put the model in eval mode")
-        own = [parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad]
-        if own and not isinstance(module, UnitLinear | UnitConv2d):
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def check_layers(model: nn.Module) -> None:
+    """Check that everything that is trained can tell units apart.
+
+    Raises:
+        ConfigError: nothing is trained, a trained weight is outside of the adapter's own layers, or a layer takes
+            statistics over a batch.
+    """
+    for module in model.modules():
+        trained = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        if trained and not isinstance(module, UnitLinear | UnitConv2d):
             raise ConfigError(
                 f"trained layer={type(module).__name__} cannot tell units apart; private training takes adapters alone"
             )
-        trained += own
-    if not trained:
+    if not trained_weights(model):
         raise ConfigError("trained weights=0 must be at least 1; attach an adapter first")
-    return trained

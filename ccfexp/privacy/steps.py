@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ccfexp.privacy.noise import Source
-from ccfexp.privacy.per_unit import Units, clipped_sum, trained_weights
+from ccfexp.privacy.per_unit import Units, check_layers, clipped_sum, trained_weights
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -227,7 +227,7 @@ class PrivatePlan:
 
     def running(self, model: nn.Module) -> AbstractContextManager[None]:
         """Check the model, and let the engine prepare it."""
-        trained_weights(model)
+        check_layers(model)
         return self.engine.running(model)
 
     def draw(self, targets: Targets, generator: torch.Generator) -> Draw:
@@ -245,7 +245,7 @@ class PrivatePlan:
 
     def backward(self, model: nn.Module, draw: Draw, prepare: Callable[[Draw], Losses], pool: Pool) -> Outcome:
         """The noised sum of clipped gradients over the expected number of units."""
-        trained = trained_weights(model)  # again at every step: a layer that has become of another kind stops it
+        trained = trained_weights(model)
         sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in trained]
         loss_U: list[float] = []
         rows = max(1, self.rows_at_once // pool.count)
