@@ -11,6 +11,7 @@ from ccfexp.compute import ComputeConfig
 from ccfexp.data.phantom.sites import PhantomSite
 from ccfexp.errors import ConfigError
 from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.engines import engine_of
 from ccfexp.training import TrainConfig
 from configs.federation import EngineConfig, FederationConfig
 from strategies.messages import MAX_RANK
@@ -133,11 +134,7 @@ class RunConfig:
             return
         self.privacy.over(self.steps)
         self.federation.rule(mixed_ranks=False, private=True)
-        if self.compute.compile:
-            raise ConfigError(
-                "compute.compile=true cannot go with privacy: a compiled U-Net cannot tell patients apart; "
-                "set it to false"
-            )
+        engine_of(self.compute)
         for site in self.hospitals:
             patients = self.patients(site.name)
             if self.privacy.delta >= 1 / patients:

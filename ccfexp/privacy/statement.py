@@ -64,10 +64,11 @@ def statement(site: str, epsilon: float | None, plan: PrivacyConfig | None) -> s
         return f"Site {site}: nothing that was computed from its patients is known to have been sent in this run."
     unit = _UNITS[plan.unit]
     assumed = f"{unit}s were sampled and noise was drawn independently and secretly ({_SOURCES[plan.source]})"
+    verb = "is" if plan.source == "secure" else "would, with secret noise, be"
     if not math.isfinite(epsilon):
         return f"Site {site}: no bound can be told for {_COVERED[plan.unit]}: this run had too little noise."
     return (
-        f"Site {site}: everything that this site computed from its patients and sent in this run is (epsilon = "
+        f"Site {site}: everything that this site computed from its patients and sent in this run {verb} (epsilon = "
         f"{epsilon_text(epsilon)}, delta = {plan.delta:g})-differentially private for {_COVERED[plan.unit]}: nothing "
         f"that can be concluded from it is more than e^epsilon = {_factor(epsilon)} times as likely, plus delta, as if "
         f"that {unit} had never been there, or the other way round; counted by {ACCOUNTANT} {unit}, assuming that "

@@ -55,7 +55,11 @@ def test_a_plan_survives_the_wire() -> None:
     ("overrides", "told"),
     [
         (["privacy.steps=3"], r"privacy.steps=3 must be at least the steps of the run, 4"),
-        (["compute.compile=true"], r"compute.compile=true cannot go with privacy.*set it to false"),
+        (["compute.compile=true"], r"compute.compile=true cannot go with a private run.*set it to false"),
+        (
+            ["compute.checkpointing=true", "compute.unit_gradients=opacus"],
+            r"cannot go with compute.unit_gradients=opacus",
+        ),
         (
             ["patients_times=50", "privacy.delta=0.02"],
             r"privacy.delta=0.02 must be below 1 / patients=100 of site A, 0.01\b.*lower it",

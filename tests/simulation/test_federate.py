@@ -16,11 +16,13 @@ from ccfexp.conditioning import ConditioningConfig
 from ccfexp.data.phantom.sites import write_site
 from ccfexp.errors import ConfigError
 from ccfexp.model import PHANTOM, CCFExp, EncoderNames, FrozenEncoders, ModelConfig, config_to_json
+from ccfexp.privacy.config import PrivacyConfig
 from client.workbench import BenchPlan, SiteSource, Workbench
 from configs.run import RunConfig
 from server.exchange import Patience
 from server.settle import federation_of
 from simulation.federate import Callbacks, run_federation
+from simulation.spending import LEDGERS, spent_in
 from strategies import wire
 from strategies.packing import pack
 
@@ -33,6 +35,7 @@ SMALL = ModelConfig(
     conditioning=ConditioningConfig(style_size=128),
     diffusion=PHANTOM.diffusion,
 )
+SEEDED = PrivacyConfig(noise_multiplier=1.0, sampling_rate=0.5, source="seeded")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,34 @@ def test_a_federation_trains_the_adapter_and_resumes_to_the_same_bits(
     assert any(tensor.abs().sum() > 0 for name, tensor in whole.adapter.items() if "lora_B" in name)
     cut, full = ((tmp_path / name / "adapter.safetensors").read_bytes() for name in ("cut", "whole"))
     assert cut == full
+
+
+def test_a_private_federation_tells_what_it_spent_and_resumes_to_the_same_bits(
+    config: RunConfig, manifests: Mapping[str, Path], tmp_path: Path
+) -> None:
+    """Neither loss nor counts. Noise from a seed repeats, its price does not: the round that was cut is paid twice."""
+
+    def stop_in_round_2(*where: object) -> None:
+        if where[:2] == ("B", 2):
+            raise KeyboardInterrupt
+
+    private = replace(config, privacy=SEEDED)
+    whole = run_federation(private, manifests, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run_federation(private, manifests, tmp_path / "cut", callbacks=Callbacks(on_step=stop_in_round_2))
+    cut = run_federation(private, manifests, tmp_path / "cut")
+    plan = private.private_plan
+
+    assert plan is not None
+    once, twice = (plan.epsilon_after(number * config.train.steps) for number in (1, 2))
+    assert whole.history[1].metrics["A"] == {"steps": 2.0, "epsilon_run": once, "epsilon_total": once}
+    assert whole.history[2].epsilon() == twice
+    assert whole.history[2].weights == {"A": 2.0, "B": 2.0}, "as declared"
+    for name, tensor in whole.adapter.items():
+        torch.testing.assert_close(cut.adapter[name], tensor, rtol=0, atol=0)
+    for folder, run, rounds in (("whole", whole, 2), ("cut", cut, 3)):
+        ledgers = tmp_path / folder / LEDGERS
+        assert spent_in(run.run, ledgers, "B", plan) == plan.epsilon_after(rounds * config.train.steps)
 
 
 def test_only_lora_is_trained_and_sent(
@@ -179,11 +210,17 @@ def test_an_unknown_engine_is_refused(config: RunConfig, manifests: Mapping[str,
 
 @pytest.mark.e2e
 @pytest.mark.filterwarnings("ignore")  # Ray's own, in its threads and at its end
-def test_both_engines_train_the_same_adapter(config: RunConfig, manifests: Mapping[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("privacy", [None, SEEDED], ids=["ordinary", "private"])
+def test_both_engines_train_the_same_adapter(
+    config: RunConfig, manifests: Mapping[str, Path], tmp_path: Path, privacy: PrivacyConfig | None
+) -> None:
     """The real model, in this process and in Ray's workers."""
     pytest.importorskip("ray")
+    config = replace(config, privacy=privacy)
     here = run_federation(config, manifests, tmp_path / "local")
     there = run_federation(config, manifests, tmp_path / "ray", engine="ray")
+    told = [[record.metrics for record in run.history[1:]] for run in (here, there)] if privacy else [[], []]
 
     for name, tensor in here.adapter.items():
         torch.testing.assert_close(there.adapter[name], tensor, rtol=1e-4, atol=1e-6)
+    assert told[0] == told[1]

@@ -110,5 +110,5 @@ def test_the_real_cells(tmp_path: Path) -> None:
     private = next(line for line in text.splitlines() if line.startswith("| fedsvd-epsilon8 "))
 
     assert 7.9 < float(private.split("|")[2]) <= 8.0
-    assert [path.name for path in (tmp_path / "fedsvd-epsilon8-seed1" / "privacy").iterdir()] == ["A", "B", "C"]
+    assert {path.name for path in (tmp_path / "fedsvd-epsilon8-seed1" / "privacy").iterdir()} == {"A", "B", "C"}
     assert not (tmp_path / "fedsvd-none-seed1" / "privacy").exists()

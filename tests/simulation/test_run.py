@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 import shutil
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import equal
 
@@ -48,6 +50,30 @@ def test_the_tiny_run_ends_in_a_report(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard" / "federated").glob("events.*"))
     assert json.loads((tmp_path / "config.json").read_text("utf-8"))["name"] == "tiny"
     assert (tmp_path / "adapter" / "adapter_config.json").is_file()
+
+
+@pytest.mark.e2e
+def test_a_private_run_ends_in_a_report_that_says_what_it_cost(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(tmp_path, "+privacy=patient", "privacy.sampling_rate=0.5"),
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "differential privacy per patient: epsilon 8.00" in done.stdout
+    metrics = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    report = html.unescape((tmp_path / "report.html").read_text("utf-8"))
+    for site in ("A", "B"):
+        told = metrics["privacy"]["sites"][site]
+        assert 7.5 < told["epsilon"] <= 8.0
+        assert told["statement"] in report
+        assert [set(record["sites"][site]) for record in metrics["rounds"]["federated"][1:]] == [
+            {"steps", "epsilon_run", "epsilon_total"}
+        ] * 2
+    assert "loss" in metrics["rounds"]["pooled"][1]["sites"]["pooled"], "trained without differential privacy"
+    assert "without differential privacy" in report
+    with safe_open(str(tmp_path / "adapter.safetensors"), "np") as file:
+        assert json.loads(json.loads(file.metadata()["ccfexp"])["privacy"]) == metrics["privacy"]["plan"]
 
 
 @pytest.mark.e2e

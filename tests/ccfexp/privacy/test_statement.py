@@ -35,7 +35,9 @@ def test_seeded_noise_protects_nobody() -> None:
     said = statement("A", 1.0, PrivacyConfig(noise_multiplier=1.0, source="seeded"))
     assert "SEEDED" in said
     assert "no protection" in said
+    assert "would, with secret noise, be (epsilon = 1.00" in said, "it is not"
     assert "secure" not in said
+    assert "is (epsilon" not in said
 
 
 def test_what_was_not_promised_is_not_claimed() -> None:
