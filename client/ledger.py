@@ -104,7 +104,11 @@ def _print_spending(spent: Mapping[str, Any], console: Console) -> None:
     if spent["runs"]:
         console.print(table)
     limit, at = spent["max_epsilon"], "" if spent["delta"] is None else f" at delta={spent['delta']:g}"
-    left = "no limit is set" if limit is None else f"{math.floor(spent['remaining'] * 1000) / 1000:.12g} of {limit:.12g} left"
+    left = (
+        "no limit is set"
+        if limit is None
+        else f"{math.floor(spent['remaining'] * 1000) / 1000:.12g} of {limit:.12g} left"
+    )
     console.print(
         f"{title}: epsilon={rounded_up(spent['epsilon'])}{at} by {spent['rounds']} rounds; {left}.\nCounted by "
         f"{spent['accountant']} {spent['unit']}; never less than it is if {spent['assumes']}. Updates that this does "

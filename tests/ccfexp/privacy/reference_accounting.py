@@ -19,7 +19,7 @@ from scipy.special import ndtr
 
 from ccfexp.privacy.accounting import Spent
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 _FAR = 12.0  # standard deviations of the noise beyond which nothing is counted
 
 
@@ -41,7 +41,7 @@ def _one_way(history: Sequence[Spent], delta: float, grid: float, span: float, *
     for part in history:
         spectrum *= np.fft.rfft(_losses(part, grid, half, removed=removed)) ** part.steps
     mass = np.roll(np.fft.irfft(spectrum, 2 * half), half)  # index half is a loss of 0
-    return _epsilon(np.asarray(mass[half:], np.float64), np.arange(half) * grid, delta)
+    return _epsilon(mass[half:], np.arange(half) * grid, delta)
 
 
 def _losses(part: Spent, grid: float, half: int, *, removed: bool) -> Array:
