@@ -59,14 +59,14 @@ def _losses(part: Spent, grid: float, half: int, *, removed: bool) -> Array:
 
 
 def _loss_at(x: Array, q: float, s: float) -> Array:
-    return np.log1p(q * np.expm1((2 * x - 1) / (2 * s**2)))
+    return np.asarray(np.log1p(q * np.expm1((2 * x - 1) / (2 * s**2))))
 
 
 def _where(loss: Array, q: float, s: float) -> Array:
     """The x at which the loss is this; -inf below the least of all, log(1 - q)."""
     ratio = (np.exp(loss) - (1 - q)) / q
     with np.errstate(divide="ignore"):
-        return s**2 * np.log(np.maximum(ratio, 0.0)) + 0.5
+        return np.asarray(s**2 * np.log(np.maximum(ratio, 0.0)) + 0.5)
 
 
 def _mixture(x: Array, q: float, s: float) -> Array:
