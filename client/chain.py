@@ -3,7 +3,8 @@
     work/egress.jsonl        one JSON object a line, written and flushed to the disk before what it tells of may happen
     work/egress.jsonl.head   number and hash of the last line, replaced after it: lines cut off the end are missed
 
-A crash between the two leaves one line more than the head knows, which is accepted. A line that a crash left half
+A crash between the two leaves one line more than the head knows, which is accepted, and told to the head before another
+line follows. A line that a crash left half
 written is cut off by the next writer, and only then: whoever wrote it had not been allowed to go on.
 """
 
@@ -112,12 +113,14 @@ class Chain:
             yield file
 
     def _whole(self, file: IO[bytes]) -> list[Entry]:
-        """The whole, checked chain; a half-written line after it is cut off."""
+        """The whole, checked chain, mended after a crash: a half-written line is cut off, the head knows the last."""
         content = file.read()
         whole = _complete(content)
         entries = self._verified(whole)
         if len(content) > len(whole):
             file.truncate(len(whole))
+        if self._head()[0] < len(entries):
+            self._write_head(entries[-1])
         return entries
 
     def _add(self, file: IO[bytes], last: Entry | None, kind: str, facts: Mapping[str, Any]) -> Entry:
@@ -154,13 +157,7 @@ class Chain:
 
     def _check_head(self, hashes: list[str]) -> None:
         """The head must be the last entry, or after a crash the one before it."""
-        try:
-            head = json.loads(self._head_path.read_text(encoding="utf-8"))
-            number, digest = int(head["number"]), str(head["hash"])
-        except FileNotFoundError:
-            number, digest = 0, _FIRST
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise LedgerError(f"{self._head_path.name} cannot be read; restore it from a backup") from error
+        number, digest = self._head()
         links = [_FIRST, *hashes]
         if number in (len(hashes), len(hashes) - 1) and number >= 0 and links[number] == digest:
             return
@@ -168,6 +165,15 @@ class Chain:
             f"{self.path.name} has entries={len(hashes)} but its head counts {number}: lines were removed or replaced; "
             "nothing may leave until it is restored from a backup and the cause is known"
         )
+
+    def _head(self) -> tuple[int, str]:
+        try:
+            head = json.loads(self._head_path.read_text(encoding="utf-8"))
+            return int(head["number"]), str(head["hash"])
+        except FileNotFoundError:
+            return 0, _FIRST
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise LedgerError(f"{self._head_path.name} cannot be read; restore it from a backup") from error
 
     def _write(self, file: IO[bytes], line: str) -> None:
         end = file.seek(0, os.SEEK_END)

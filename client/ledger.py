@@ -104,7 +104,11 @@ def _print_spending(spent: Mapping[str, Any], console: Console) -> None:
     if spent["runs"]:
         console.print(table)
     limit, at = spent["max_epsilon"], "" if spent["delta"] is None else f" at delta={spent['delta']:g}"
-    left = "no limit is set" if limit is None else f"{math.floor(spent['remaining'] * 1000) / 1000:g} of {limit:g} left"
+    left = (
+        "no limit is set"
+        if limit is None
+        else f"{math.floor(spent['remaining'] * 1000) / 1000:.12g} of {limit:.12g} left"
+    )
     console.print(
         f"{title}: epsilon={rounded_up(spent['epsilon'])}{at} by {spent['rounds']} rounds; {left}.\nCounted by "
         f"{spent['accountant']} {spent['unit']}; never less than it is if {spent['assumes']}. Updates that this does "
@@ -113,8 +117,9 @@ def _print_spending(spent: Mapping[str, Any], console: Console) -> None:
 
 
 def _print(site: Site, entries: Sequence[Entry], console: Console) -> None:
-    whole = [Column(name, no_wrap=True) for name in ("kind", "run", "round", "bytes", "norm", "epsilon")]
-    table = Table("time (UTC)", *whole, "what", title=f"egress of site {site.name}", box=box.SIMPLE)
+    whole = ("time (UTC)", "kind", "run", "round", "bytes", "norm", "epsilon")  # whatever the width of the terminal
+    table = Table(*(Column(name, no_wrap=True) for name in whole), "what", box=box.SIMPLE, padding=0)
+    table.title = f"egress of site {site.name}"
     for entry in entries:
         facts = entry.facts
         norm = f"{facts['norm']:.4g}" if "norm" in facts else ""

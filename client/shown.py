@@ -14,4 +14,4 @@ def printable(text: str) -> str:
 
 def rounded_up(value: float) -> str:
     """A cost to a thousandth, never less than it is."""
-    return f"{math.ceil(value * 1000) / 1000:g}" if math.isfinite(value) else "beyond any figure"
+    return f"{math.ceil(value * 1000) / 1000:.12g}" if math.isfinite(value) else "beyond any figure"

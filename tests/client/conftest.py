@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
+
+from ccfexp.data.phantom.presets import SITES
+from ccfexp.data.phantom.sites import write_site as write_phantoms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,3 +25,11 @@ def task_identity() -> Iterator[None]:
     yield
     for name, value in before.items():
         setattr(TaskIdentity, name, value)
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two patients of hospital A."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(replace(SITES["A"], subjects=2, sessions=1, movements=("brow_raise",)), folder, 64)
+    return folder

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import resource
 import signal
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccfexp.errors import LedgerError
-from client.chain import Chain
+from client.chain import Chain, Draft, Entry
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -107,6 +108,41 @@ def test_a_crash_before_the_head_leaves_one_line_more(tmp_path: Path) -> None:
     assert len(chain.entries()) == 4
     assert chain.append("update", {"round": 4}).number == 5
     assert len(chain.entries()) == 5
+
+
+def test_two_crashes_before_the_head_leave_a_chain_that_is_whole(tmp_path: Path) -> None:
+    """The head is told of the first one's line before the second one's is written."""
+    chain = written(tmp_path, 3)
+    head = chain.path.with_name("egress.jsonl.head")
+    before = head.read_bytes()
+    chain.append("update", {"round": 3})
+    head.write_bytes(before)
+    with pytest.raises(ValueError, match="crash"):
+        chain.append_decided(_crash)
+    before = head.read_bytes()
+    chain.append("update", {"round": 4})
+    head.write_bytes(before)
+
+    assert [entry.facts["round"] for entry in chain.entries()] == [0, 1, 2, 3, 4]
+
+
+def _crash(_: Sequence[Entry]) -> list[Draft]:
+    raise ValueError("crash")
+
+
+def test_what_is_decided_is_added_together(tmp_path: Path) -> None:
+    """From the entries so far, in order; what is refused leaves all as it was."""
+    chain = written(tmp_path, 2)
+    added = chain.append_decided(lambda entries: [("a", {"seen": len(entries)}), ("b", {})])
+    before = chain.path.read_bytes()
+
+    assert [(entry.number, entry.kind) for entry in added] == [(3, "a"), (4, "b")]
+    assert chain.entries()[2].facts == {"seen": 2}
+    assert chain.entries()[2:] == added
+    assert chain.append_decided(lambda _: []) == []
+    with pytest.raises(ValueError, match="crash"):
+        chain.append_decided(_crash)
+    assert chain.path.read_bytes() == before
 
 
 def test_half_a_line_is_cut_off_by_the_next(tmp_path: Path) -> None:

@@ -16,8 +16,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ccfexp.data.phantom.presets import SITES
-from ccfexp.data.phantom.sites import write_site as write_phantoms
 from client import checks, coordinator
 from client.approvals import Approvals
 from client.ledger import EgressLedger
@@ -179,16 +177,6 @@ def test_a_root_certificate_that_is_none_is_told(tmp_path: Path, content: bytes 
         root.write_bytes(content)
 
     assert looked(1, root)["root certificate"][0] == "not ready"
-
-
-@pytest.fixture(scope="module")
-def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two patients of hospital A."""
-    from dataclasses import replace
-
-    folder = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(replace(SITES["A"], subjects=2, sessions=1, movements=("brow_raise",)), folder, 64)
-    return folder
 
 
 @pytest.fixture
