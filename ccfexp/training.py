@@ -295,21 +295,24 @@ class Examples:
 
     def losses(self, cycle: CycleConfig, generator: torch.Generator, draw: Draw) -> Losses:
         """The loss of every row; all that is random of it is drawn now, in this order, and some rows lose their map."""
-        model, target_R = self.model, draw.target_R
-        expression_R = _draw_repeats(target_R, self._repeats, generator) if self._repeats else target_R
-        batch = self.data.batch(target_R, expression_R, model.device)
-        # In strata within each unit: what one is drawn with must not depend on who else is there.
-        timesteps = model.config.diffusion.steps
-        t_R = torch.cat([stratified_timesteps(size, timesteps, generator) for size in draw.sizes]).to(model.device)
-        eps_R3HW = torch.randn(batch.target_B3HW.shape, generator=generator).to(model.device)
-        shown = batch.expression
-        kept = model.conditioner.bottleneck.drop(shown.landmark_map_BCGG, generator)
+        # Unit by unit, timesteps in strata too: what one is drawn with must not depend on who else is there.
+        model, units = self.model, draw.units(generator)
+        shown_R = torch.cat([_draw_repeats(own, self._repeats, random) for own, random in units])
+        batch = self.data.batch(draw.target_R, shown_R, model.device)
+        timesteps, shape = model.config.diffusion.steps, batch.target_B3HW.shape[1:]
+        t_R = torch.cat([stratified_timesteps(len(own), timesteps, random) for own, random in units]).to(model.device)
+        eps_R3HW = torch.cat([torch.randn(len(own), *shape, generator=random) for own, random in units])
+        shown, drop = batch.expression, model.conditioner.bottleneck.drop
+        maps = shown.landmark_map_BCGG.split(list(draw.sizes))
+        kept = torch.cat([drop(part, random) for part, (_, random) in zip(maps, units, strict=True)])
         batch = batch._replace(expression=shown._replace(landmark_map_BCGG=kept))
-        return losses_of(model, batch, t_R, eps_R3HW, cycle)
+        return losses_of(model, batch, t_R, eps_R3HW.to(model.device), cycle)
 
 
 def _draw_repeats(target_B: Tensor, repeats: list[Tensor], generator: torch.Generator) -> Tensor:
-    """For each target one of the photographs that repeat it, the target itself where none does."""
+    """For each target one of the photographs that repeat it, the target itself where none does, or none is given."""
+    if not repeats:
+        return target_B
     chosen = []
     for target in target_B.tolist():
         others = repeats[target]
