@@ -136,19 +136,23 @@ class Budget:
             self._newcomers(book, subjects)
 
     def confirm(self, egress: Iterable[Entry]) -> None:
-        """Compare with the egress ledger, which notes every reservation that was worked on.
+        """Compare with the egress ledger, which notes every reservation that was worked on, under whatever name.
 
         Raises:
-            LedgerError: a reservation is not here: this file was deleted, or replaced by an older one.
+            LedgerError: a reservation is not in its ledger: that was deleted, or replaced by an older one.
         """
-        known = {entry.hash for entry in self.chain.entries()}
-        ours = (self.data_set, self.unit)
-        noted = [entry for entry in egress if (entry.facts.get("data_set"), entry.facts.get("unit")) == ours]
-        if missing := sum(entry.facts.get("reservation") not in known for entry in noted):
-            raise LedgerError(
-                f"{self.chain.path.name} lacks rounds={missing} of the {len(noted)} that the egress ledger tells of: "
-                f"it was removed or replaced by an older one; {_REMEDY}"
-            )
+        noted: dict[str, list[object]] = {self.data_set: []}
+        for entry in egress:
+            if entry.facts.get("unit") == self.unit:
+                noted.setdefault(str(entry.facts.get("data_set")), []).append(entry.facts.get("reservation"))
+        for data_set, reservations in noted.items():
+            chain = Budget.of(self.chain.path.parent, self.site, data_set, self.unit).chain
+            known = {entry.hash for entry in chain.entries()}
+            if missing := sum(reservation not in known for reservation in reservations):
+                raise LedgerError(
+                    f"{chain.path.name} lacks rounds={missing} of the {len(reservations)} that the egress ledger tells "
+                    f"of: it was removed or replaced by an older one; {_REMEDY}"
+                )
 
     def summary(self, *, max_epsilon: float | None, delta: float | None) -> dict[str, Any]:
         """Spending by run and altogether, as JSON can express it. Raises LedgerError as `history`."""
