@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from ccfexp.compute import ComputeConfig
 from ccfexp.model import CCFExp
 from ccfexp.parallel import shares
 from ccfexp.privacy.engines import OpacusEngine
+from ccfexp.privacy.per_unit import Units
 from ccfexp.privacy.steps import AutogradEngine, Draw, Engine, Losses
 from tests.ccfexp.privacy.patients import (
     Rows,
@@ -117,6 +119,23 @@ def test_a_step_is_the_mean_over_patients_of_the_mean_over_rows(
     expected = of_factors(mean_of(of_patients(alone)), factors)
     assert distance(gradients(model), expected) < (1e-7 if dtype is torch.float64 else 1e-5)
     assert outcome.left_out == 0
+
+
+def test_recomputed_layers_know_their_units_in_any_thread(examples: Rows, alone: list[Gradient]) -> None:
+    """As on a GPU, whose way back is another thread's work, where nothing says that units are told apart."""
+    model = adapted()
+    model.compute_as(ComputeConfig(checkpointing=True))
+    weights, unit_R = trained(model), DRAW.unit_R
+    units = Units(list(weights.values()), unit_R, len(SIZES))
+    with units.active():
+        loss = examples.to(torch.float64).prepare(model)(DRAW)(slice(0, COUNT)).sum()
+
+    with ThreadPoolExecutor(1) as another:
+        found = another.submit(units.gradients, loss).result()
+
+    for unit, size in enumerate(SIZES):
+        gradient = {name: part[unit] / size for name, part in zip(weights, found, strict=True)}
+        assert distance(gradient, of_patients(alone)[unit]) < 1e-11
 
 
 def test_each_patient_is_clipped_alone_over_the_whole_adapter(examples: Rows, alone: list[Gradient]) -> None:
