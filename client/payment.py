@@ -48,7 +48,7 @@ def pay(cost: Cost, site: Site, cohort: Cohort, egress: Iterable[Entry]) -> Rece
         cost: as the gate has read it.
         site: who pays.
         cohort: the patients.
-        egress: all that has left so far; its ledger and that of the budget vouch for each other.
+        egress: all that has left so far; it tells of every round that the budget must know.
 
     Raises:
         PolicyError: it costs more than is left, the privacy ledger cannot be used, or the machine could not train what
