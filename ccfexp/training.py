@@ -5,6 +5,7 @@ Randomness is seeded per (seed, round, step): a round repeated from the same ada
 
 import contextlib
 import hashlib
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from ccfexp.privacy.steps import Draw, Losses, MeanPlan, Plan, Targets
 from ccfexp.proximal import Anchor
 from ccfexp.published.encoder_files import encoder_hashes
 
+log = logging.getLogger(__name__)
 OnStep = Callable[[int, int, float], None]  # step, steps, loss
 
 # Where one factor of every pair is trained a step moves the product half as far; with twice the rate rules that train
@@ -244,7 +246,7 @@ def train_local(
     targets = Targets(data.images.target_T, data.images.patient_N[data.images.target_T])
     average = running_average(parameters) if config.average else None
     anchor = Anchor(parameters, config.proximal)
-    total = 0.0
+    total, left_out = 0.0, 0
     with shares(threads) as work, plan.running(model):
         for step in range(1, config.steps + 1):
             generator = torch.Generator().manual_seed(step_seed(seed, round_number, step))
@@ -252,17 +254,19 @@ def train_local(
                 group["lr"] = config.rate_at(round_number, step)
             optimiser.zero_grad()
             prepare = partial(examples.losses, config.cycle_at(round_number, step), generator)
-            loss = plan.backward(model, plan.draw(targets, generator), prepare, work).loss
+            loss, without = plan.backward(model, plan.draw(targets, generator), prepare, work)
             _check_finite(loss, config, round_number, step)
             anchor.pull()  # after the clip, which is for what comes of the patients
             optimiser.step()
             if average is not None:
                 average.step(parameters)
-            total += loss
+            total, left_out = total + loss, left_out + without
             if on_step is not None:
                 on_step(step, config.steps, loss)
     if average is not None:
         average.copy_to(parameters)
+    if left_out:  # for the site's own log: nobody else may know how many
+        log.warning("%d times a patient's gradient was not finite and counted as none", left_out)
     return TrainResult(total / config.steps, config.steps, data.images.patients, len(data.images.target_T))
 
 

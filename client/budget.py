@@ -55,7 +55,7 @@ class Receipt:
 
     @property
     def witness(self) -> dict[str, Any]:
-        """What the egress ledger says of it, so that neither ledger can be replaced alone: see `Budget.confirm`."""
+        """What the egress ledger says of it, so that this one cannot be replaced alone: see `Budget.confirm`."""
         return {"data_set": self.data_set, "unit": self.unit, "reservation": self.reservation}
 
 

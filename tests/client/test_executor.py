@@ -239,6 +239,14 @@ def test_another_manifest_than_the_one_that_was_checked_is_refused(hospital: Sta
     assert at.budget.history() == []
 
 
+def test_a_machine_that_could_not_train_a_private_round_pays_for_none(hospital: Start) -> None:
+    """The reason, with its remedy, stays in the site's own books."""
+    at = hospital(compute={"compile": True})
+    assert at.asks(private()).error.reason == GENERIC
+    assert "compute.compile=true cannot go with a private run" in at.egress[-1].facts["reason"]
+    assert at.budget.history() == []
+
+
 def test_what_the_app_is_told_of_the_patients(hospital: Start) -> None:
     """The number that the hospital declares, for the sum's constant."""
     at = hospital(declared_patients=41)
