@@ -185,7 +185,7 @@ def _privacy(site: Site, cohort: Cohort) -> tuple[Level, str]:
     policy, patients = site.policy, cohort.subjects
     egress = EgressLedger.of(site).chain.entries()
     budget = Budget.of(site.work, site.name, site.file.data_set, "patient")
-    budget.check(patients, egress)
+    budget.check(patients, EgressLedger.of(site).chain.entries)
     if policy.delta is not None and patients:
         check_delta(policy.delta, len(patients))
     spent = budget.summary(max_epsilon=policy.max_epsilon, delta=policy.delta)

@@ -11,7 +11,7 @@ from ccfexp.privacy.engines import engine_of
 from client.budget import Budget, Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from client.chain import Entry
@@ -41,14 +41,14 @@ class Cohort:
             raise PolicyError("the manifest has changed and must be the one that was checked; start this site again")
 
 
-def pay(cost: Cost, site: Site, cohort: Cohort, egress: Iterable[Entry]) -> Receipt:
+def pay(cost: Cost, site: Site, cohort: Cohort, egress: Callable[[], Sequence[Entry]]) -> Receipt:
     """Charge a private round to the site's budget, before the app hears of it.
 
     Args:
         cost: as the gate has read it.
         site: who pays.
         cohort: the patients.
-        egress: all that has left so far; it tells of every round that the budget must know.
+        egress: reads all that has left so far; it tells of every round that the budget must know.
 
     Raises:
         PolicyError: it costs more than is left, the privacy ledger cannot be used, or the machine could not train what
@@ -63,6 +63,7 @@ def pay(cost: Cost, site: Site, cohort: Cohort, egress: Iterable[Entry]) -> Rece
     budget = Budget.of(site.work, site.name, site.file.data_set, cost.plan.unit)
     try:
         budget.confirm(egress)
-        return budget.reserve(cost, cohort.subjects, max_epsilon=policy.max_epsilon, delta=policy.delta)
+        limits = {"max_epsilon": policy.max_epsilon, "delta": policy.delta}
+        return budget.reserve(cost, cohort.subjects, **limits, egress=len(egress()))
     except LedgerError as error:
         raise PolicyError(f"no private round is trained: {error}") from error

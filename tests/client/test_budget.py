@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ccfexp.errors import LedgerError, PolicyError
 from ccfexp.privacy.accounting import Spent, epsilon
+from client import spending
 from client.budget import Budget, Receipt
 from client.chain import Entry
 from client.spending import Cost
@@ -88,7 +89,8 @@ def test_whatever_happens_everything_admitted_is_counted(
     folder = tmp_path_factory.mktemp("work")
     admitted: list[tuple[str, Spent]] = []
     before = 0.0
-    for run, number, plan, steps, crash in life:
+    for name, number, plan, steps, crash in life:
+        run = f"{name[:-1]}{PLANS.index(plan)}"  # a run has one plan
         head = files(folder).get("privacy-patients-patient.jsonl.head")
         try:
             receipt = pay(folder, cost(run, number, plan, steps), limit)
@@ -99,7 +101,7 @@ def test_whatever_happens_everything_admitted_is_counted(
             continue
         admitted.append((run, plan.spent(steps)))
         assert receipt.epsilon_total == epsilon([spent for _, spent in admitted], DELTA)
-        assert receipt.epsilon_run == epsilon([spent for name, spent in admitted if name == run], DELTA)
+        assert receipt.epsilon_run == epsilon([spent for other, spent in admitted if other == run], DELTA)
         assert before < receipt.epsilon_total <= (limit or math.inf)
         before = receipt.epsilon_total
         assert [(item.run, item.spent) for item in budget(folder).history()] == admitted
@@ -186,16 +188,44 @@ def test_a_ledger_that_was_removed_or_set_back_is_refused(tmp_path: Path) -> Non
     receipts = [pay(folder)]
     shutil.copytree(folder, older)
     receipts.append(pay(folder))
-    budget(folder).confirm(noted(receipts))
+    budget(folder).confirm(lambda: noted(receipts))
 
     with pytest.raises(LedgerError, match="lacks rounds=1 of the 2"):
-        budget(older).confirm(noted(receipts))
+        budget(older).confirm(lambda: noted(receipts))
     shutil.rmtree(folder)
     with pytest.raises(LedgerError, match="lacks rounds=2 of the 2"):
-        budget(folder).check(SUBJECTS, noted(receipts))
+        budget(folder).check(SUBJECTS, lambda: noted(receipts))
     with pytest.raises(LedgerError, match=r"privacy-patients-patient.jsonl lacks rounds=2"):
-        Budget.of(folder, "A", "renamed", "patient").confirm(noted(receipts))  # whose patients are they?
-    Budget.of(folder, "A", "patients", "image").confirm(noted(receipts))
+        Budget.of(folder, "A", "renamed", "patient").confirm(lambda: noted(receipts))  # whose patients are they?
+    Budget.of(folder, "A", "patients", "image").confirm(lambda: noted(receipts))
+
+
+def test_an_egress_ledger_that_was_removed_or_set_back_is_missed(tmp_path: Path) -> None:
+    """The privacy ledger has seen more of it than there is now."""
+    ledger, receipts = budget(tmp_path), [pay(tmp_path)]
+    receipts.append(ledger.reserve(cost(number=2), SUBJECTS, max_epsilon=None, delta=DELTA, egress=1))
+    ledger.confirm(lambda: noted(receipts))
+    ledger.confirm(lambda: noted(receipts[:1]))
+    with pytest.raises(LedgerError, match="egress ledger entries=0 must be at least 1"):
+        ledger.confirm(list)
+
+
+def test_a_run_has_one_plan(tmp_path: Path) -> None:
+    """A coordinator that changes the noise from round to round is refused; another run may have another plan."""
+    pay(tmp_path, cost("a" * 16))
+    with pytest.raises(PolicyError, match="must be those of its run's first round"):
+        pay(tmp_path, cost("a" * 16, 2, plan=replace(PLAN, noise_multiplier=5.0)))
+    pay(tmp_path, cost("b" * 16, plan=replace(PLAN, noise_multiplier=5.0)))
+
+
+def test_plans_in_one_ledger_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them would take minutes to count; what is there already may go on."""
+    monkeypatch.setattr(spending, "_MOST_PLANS", 2)
+    for number, noise in enumerate((4.0, 5.0)):
+        pay(tmp_path, cost(f"{number:016x}", plan=replace(PLAN, noise_multiplier=noise)))
+    with pytest.raises(PolicyError, match="plans=3 in one ledger must be at most 2"):
+        pay(tmp_path, cost("c" * 16, plan=replace(PLAN, noise_multiplier=6.0)))
+    pay(tmp_path, cost("d" * 16, plan=replace(PLAN, noise_multiplier=5.0)))
 
 
 def test_a_ledger_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

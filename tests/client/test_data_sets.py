@@ -42,7 +42,7 @@ def test_a_new_name_is_no_new_budget(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="patients=1 of this manifest have spent under data_set=patients"):
         renamed.reserve(cost(), some, max_epsilon=None, delta=DELTA)
     with pytest.raises(LedgerError, match="patients=1 of this manifest"):
-        renamed.check(some, [])
+        renamed.check(some, list)
     assert renamed.reserve(cost(), some[1:], max_epsilon=None, delta=DELTA).data_set == "renamed"
     image = cost(plan=replace(PLAN, unit="image", images_per_patient=1))
     other = Budget.of(tmp_path, "A", "patients", "image").reserve(image, SUBJECTS, max_epsilon=None, delta=DELTA)
