@@ -5,6 +5,7 @@ Randomness is seeded per (seed, round, step): a round repeated from the same ada
 
 import contextlib
 import hashlib
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from ccfexp.privacy.steps import Draw, Losses, MeanPlan, Plan, Targets
 from ccfexp.proximal import Anchor
 from ccfexp.published.encoder_files import encoder_hashes
 
+log = logging.getLogger(__name__)
 OnStep = Callable[[int, int, float], None]  # step, steps, loss
 
 # Where one factor of every pair is trained a step moves the product half as far; with twice the rate rules that train
@@ -244,7 +246,7 @@ def train_local(
     targets = Targets(data.images.target_T, data.images.patient_N[data.images.target_T])
     average = running_average(parameters) if config.average else None
     anchor = Anchor(parameters, config.proximal)
-    total = 0.0
+    total, left_out = 0.0, 0
     with shares(threads) as work, plan.running(model):
         for step in range(1, config.steps + 1):
             generator = torch.Generator().manual_seed(step_seed(seed, round_number, step))
@@ -252,17 +254,19 @@ def train_local(
                 group["lr"] = config.rate_at(round_number, step)
             optimiser.zero_grad()
             prepare = partial(examples.losses, config.cycle_at(round_number, step), generator)
-            loss = plan.backward(model, plan.draw(targets, generator), prepare, work).loss
+            loss, without = plan.backward(model, plan.draw(targets, generator), prepare, work)
             _check_finite(loss, config, round_number, step)
             anchor.pull()  # after the clip, which is for what comes of the patients
             optimiser.step()
             if average is not None:
                 average.step(parameters)
-            total += loss
+            total, left_out = total + loss, left_out + without
             if on_step is not None:
                 on_step(step, config.steps, loss)
     if average is not None:
         average.copy_to(parameters)
+    if left_out:  # for the site's own log: nobody else may know how many
+        log.warning("%d times a patient's gradient was not finite and counted as none", left_out)
     return TrainResult(total / config.steps, config.steps, data.images.patients, len(data.images.target_T))
 
 
@@ -295,21 +299,24 @@ class Examples:
 
     def losses(self, cycle: CycleConfig, generator: torch.Generator, draw: Draw) -> Losses:
         """The loss of every row; all that is random of it is drawn now, in this order, and some rows lose their map."""
-        model, target_R = self.model, draw.target_R
-        expression_R = _draw_repeats(target_R, self._repeats, generator) if self._repeats else target_R
-        batch = self.data.batch(target_R, expression_R, model.device)
-        # In strata within each unit: what one is drawn with must not depend on who else is there.
-        timesteps = model.config.diffusion.steps
-        t_R = torch.cat([stratified_timesteps(size, timesteps, generator) for size in draw.sizes]).to(model.device)
-        eps_R3HW = torch.randn(batch.target_B3HW.shape, generator=generator).to(model.device)
-        shown = batch.expression
-        kept = model.conditioner.bottleneck.drop(shown.landmark_map_BCGG, generator)
+        # Unit by unit, timesteps in strata too: what one is drawn with must not depend on who else is there.
+        model, units = self.model, draw.units(generator)
+        shown_R = torch.cat([_draw_repeats(own, self._repeats, random) for own, random in units])
+        batch = self.data.batch(draw.target_R, shown_R, model.device)
+        timesteps, shape = model.config.diffusion.steps, batch.target_B3HW.shape[1:]
+        t_R = torch.cat([stratified_timesteps(len(own), timesteps, random) for own, random in units]).to(model.device)
+        eps_R3HW = torch.cat([torch.randn(len(own), *shape, generator=random) for own, random in units])
+        shown, drop = batch.expression, model.conditioner.bottleneck.drop
+        maps = shown.landmark_map_BCGG.split(list(draw.sizes))
+        kept = torch.cat([drop(part, random) for part, (_, random) in zip(maps, units, strict=True)])
         batch = batch._replace(expression=shown._replace(landmark_map_BCGG=kept))
-        return losses_of(model, batch, t_R, eps_R3HW, cycle)
+        return losses_of(model, batch, t_R, eps_R3HW.to(model.device), cycle)
 
 
 def _draw_repeats(target_B: Tensor, repeats: list[Tensor], generator: torch.Generator) -> Tensor:
-    """For each target one of the photographs that repeat it, the target itself where none does."""
+    """For each target one of the photographs that repeat it, the target itself where none does, or none is given."""
+    if not repeats:
+        return target_B
     chosen = []
     for target in target_B.tolist():
         others = repeats[target]

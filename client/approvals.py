@@ -31,6 +31,7 @@ MAX_BUNDLE = 10_485_760
 _MAX_UNPACKED = 20 * MAX_BUNDLE
 _LONGEST_NAME = 200  # characters of a file or folder
 _APPROVED, _NEW = "approved", "new"
+_OURS = frozenset({"ccfexp", "opacus", "torch", "numpy", "cryptography", "dp_accounting", "diffusers", "peft"})
 _KEPT = 20  # bundles that came and were not approved
 
 
@@ -69,6 +70,11 @@ def _check_file(name: str, content: bytes, files: Mapping[str, bytes]) -> None:
     parts = name.split("/")
     if name.startswith("/") or ".." in parts or "\\" in name:
         raise PolicyError("the bundle holds a file name that leaves its folder; do not use it")
+    if parts[0].removesuffix(".py") in _OURS:
+        raise PolicyError(
+            f"the bundle holds {parts[0]}, which would stand in for the model package that is installed here, and with "
+            "it for clipping and noise; do not use it"
+        )
     folders = {"/".join(parts[:count]) for count in range(1, len(parts))}
     if not printable(name) == name or max(map(len, parts)) > _LONGEST_NAME or folders & files.keys():
         raise PolicyError("the bundle holds a file name that cannot be written or read; do not use it")

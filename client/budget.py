@@ -21,7 +21,7 @@ from client.chain import Chain, Draft, Entry, utc_now
 from client.spending import OPENED, PATIENTS, RESERVED, Book, Cost, Reserved, by_run, charged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -55,7 +55,7 @@ class Receipt:
 
     @property
     def witness(self) -> dict[str, Any]:
-        """What the egress ledger says of it, so that neither ledger can be replaced alone: see `Budget.confirm`."""
+        """What the egress ledger says of it, so that this one cannot be replaced alone: see `Budget.confirm`."""
         return {"data_set": self.data_set, "unit": self.unit, "reservation": self.reservation}
 
 
@@ -93,7 +93,13 @@ class Budget:
         ]
 
     def reserve(
-        self, cost: Cost, subjects: Collection[str], *, max_epsilon: float | None, delta: float | None
+        self,
+        cost: Cost,
+        subjects: Collection[str],
+        *,
+        max_epsilon: float | None,
+        delta: float | None,
+        egress: int = 0,
     ) -> Receipt:
         """Charge a round before it is trained. When this returns, its cost is on the disk.
 
@@ -102,6 +108,7 @@ class Budget:
             subjects: pseudonyms of all training patients of the manifest.
             max_epsilon: what everything in this ledger may cost together; None: it is counted without a limit.
             delta: at which that is counted; None: the plan's own.
+            egress: entries of the egress ledger by now; from then on it cannot have fewer.
 
         Raises:
             PolicyError: the round would cost too much, or delta is too large for so few patients; nothing is written.
@@ -114,7 +121,8 @@ class Budget:
         def decide(entries: Sequence[Entry]) -> list[Draft]:
             book = self._read(entries)
             before = [self._opening(subjects)] if book is None else self._newcomers(book, subjects)
-            return [*before, (RESERVED, charged(cost, book.rounds if book else (), max_epsilon, total_delta))]
+            facts = charged(cost, book.rounds if book else (), max_epsilon, total_delta)
+            return [*before, (RESERVED, facts | {"egress": egress})]
 
         with self._alone():
             self._refuse_other_names(subjects)
@@ -127,7 +135,7 @@ class Budget:
         book = self._read(self.chain.entries())
         return list(book.rounds) if book else []
 
-    def check(self, subjects: Collection[str], egress: Iterable[Entry]) -> None:
+    def check(self, subjects: Collection[str], egress: Callable[[], Sequence[Entry]]) -> None:
         """Whether it is whole, these patients', and holds all that has left. Raises LedgerError if not."""
         self.confirm(egress)
         self._refuse_other_names(subjects)
@@ -135,20 +143,34 @@ class Budget:
         if book is not None:
             self._newcomers(book, subjects)
 
-    def confirm(self, egress: Iterable[Entry]) -> None:
-        """Compare with the egress ledger, which notes every reservation that was worked on.
+    def confirm(self, egress: Callable[[], Sequence[Entry]]) -> None:
+        """Compare with the egress ledger: each of the two notes how far the other has come, under whatever name.
+
+        Args:
+            egress: reads it; asked after this ledger was read, so that what is written meanwhile is no lack.
 
         Raises:
-            LedgerError: a reservation is not here: this file was deleted, or replaced by an older one.
+            LedgerError: one of the two was deleted, or replaced by an older one.
         """
-        known = {entry.hash for entry in self.chain.entries()}
-        ours = (self.data_set, self.unit)
-        noted = [entry for entry in egress if (entry.facts.get("data_set"), entry.facts.get("unit")) == ours]
-        if missing := sum(entry.facts.get("reservation") not in known for entry in noted):
+        seen = max((int(entry.facts.get("egress", 0)) for entry in self.chain.entries()), default=0)
+        others = egress()
+        if len(others) < seen:
             raise LedgerError(
-                f"{self.chain.path.name} lacks rounds={missing} of the {len(noted)} that the egress ledger tells of: "
-                f"it was removed or replaced by an older one; {_REMEDY}"
+                f"egress ledger entries={len(others)} must be at least {seen}, as {self.chain.path.name} has seen: it "
+                f"was removed or replaced by an older one; {_REMEDY}"
             )
+        noted: dict[str, list[object]] = {self.data_set: []}
+        for entry in others:
+            if entry.facts.get("unit") == self.unit:
+                noted.setdefault(str(entry.facts.get("data_set")), []).append(entry.facts.get("reservation"))
+        for data_set, reservations in noted.items():
+            chain = Budget.of(self.chain.path.parent, self.site, data_set, self.unit).chain
+            known = {entry.hash for entry in chain.entries()}
+            if missing := sum(reservation not in known for reservation in reservations):
+                raise LedgerError(
+                    f"{chain.path.name} lacks rounds={missing} of the {len(reservations)} that the egress ledger tells "
+                    f"of: it was removed or replaced by an older one; {_REMEDY}"
+                )
 
     def summary(self, *, max_epsilon: float | None, delta: float | None) -> dict[str, Any]:
         """Spending by run and altogether, as JSON can express it. Raises LedgerError as `history`."""

@@ -22,6 +22,7 @@ from ccfexp._io import sha256_file
 from ccfexp.data.manifest import read_manifest
 from ccfexp.errors import CCFExpError, PolicyError
 from ccfexp.model import CCFExp
+from ccfexp.privacy.engines import engine_of
 from client import coordinator
 from client.approvals import Approvals
 from client.budget import Budget, check_delta
@@ -184,13 +185,14 @@ def _privacy(site: Site, cohort: Cohort) -> tuple[Level, str]:
     policy, patients = site.policy, cohort.subjects
     egress = EgressLedger.of(site).chain.entries()
     budget = Budget.of(site.work, site.name, site.file.data_set, "patient")
-    budget.check(patients, egress)
+    budget.check(patients, EgressLedger.of(site).chain.entries)
     if policy.delta is not None and patients:
         check_delta(policy.delta, len(patients))
     spent = budget.summary(max_epsilon=policy.max_epsilon, delta=policy.delta)
     told = f"chain intact; {spent['rounds']} private rounds have cost epsilon={rounded_up(spent['epsilon'])}"
     if policy.max_epsilon is None:
         return "ready", f"{told}; the policy asks for no limit"
+    engine_of(site.file.compute)
     if site.file.declared_patients is None:
         return "not ready", "declared_patients=null must be a number with policy.max_epsilon; declare one"
     told += f" of {policy.max_epsilon} at delta={policy.delta}"

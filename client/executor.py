@@ -123,12 +123,11 @@ class Executor:
     def _outcome(self, task: Task, book: ledger.EgressLedger) -> Outcome:
         patients, declared = len(self.cohort.subjects), self.site.file.declared_patients
         standing = guard.Standing(self.site.name, self.base_sha256, patients, book.updates(), declared)
-        egress = book.chain.entries()
         try:
             digest = self._approved(task)
             request = guard.admit(task.message, self.site.policy, standing)
             if request.cost is not None:
-                self._receipt = pay(request.cost, self.site, self.cohort, egress)
+                self._receipt = pay(request.cost, self.site, self.cohort, book.chain.entries)
         except _UnapprovedError as error:
             return _refusal(UNAPPROVED, str(error), str(error))
         except WireError as error:

@@ -84,7 +84,7 @@ def spending(site: Site, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     own = Budget.of(site.work, site.name, site.file.data_set, "patient")
     found = []
     for budget in dict.fromkeys([own, *Budget.all_of(site.work, site.name)]):
-        budget.confirm(entries)
+        budget.confirm(EgressLedger.of(site).chain.entries)
         limit = policy.max_epsilon if budget.unit == "patient" else None
         uncovered = sum(entry.kind == UPDATE and entry.facts.get("unit") != budget.unit for entry in entries)
         assumed = ASSUMED.format(unit=budget.unit)

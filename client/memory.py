@@ -6,6 +6,7 @@ was remembered *before* a round is kept until the round after it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import shutil
@@ -27,12 +28,27 @@ _RUNS_KEPT = 8
 _ROUND = re.compile(r"-([0-9]+)\.safetensors")
 
 
-def memory_of(root: Path, run: str, site: str) -> SiteMemory:
+def memory_of(root: Path, run: str, site: str, privacy: str = "") -> SiteMemory:
     """What a site remembers of a run; of the runs before only the last few are kept."""
-    others = sorted((path for path in root.glob("*") if path.name != run), key=lambda path: path.stat().st_mtime)
+    folder = folder_of(root, run, privacy)
+    others = sorted((path for path in root.glob("*") if path != folder), key=lambda path: path.stat().st_mtime)
     for path in others[: -_RUNS_KEPT or None]:
         shutil.rmtree(path, ignore_errors=True)
-    return SiteMemory(root / run / site)
+    return SiteMemory(folder / site)
+
+
+def folder_of(root: Path, run: str, privacy: str = "") -> Path:
+    """Where all sites of a machine remember a run, one folder a site.
+
+    What came about under one plan of privacy is nothing to another: a coordinator names the run, and what was left over
+    of ordinary rounds would leave with a private one that takes their name.
+
+    Args:
+        root: of all runs.
+        run: as the terms name it.
+        privacy: the plan, as it stands in the terms.
+    """
+    return root / (f"{run}-{hashlib.sha256(privacy.encode()).hexdigest()[:16]}" if privacy else run)
 
 
 @dataclass(frozen=True)

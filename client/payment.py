@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ccfexp._io import sha256_file
-from ccfexp.errors import LedgerError, PolicyError
+from ccfexp.errors import ConfigError, LedgerError, PolicyError
+from ccfexp.privacy.engines import engine_of
 from client.budget import Budget, Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from client.chain import Entry
@@ -40,24 +41,29 @@ class Cohort:
             raise PolicyError("the manifest has changed and must be the one that was checked; start this site again")
 
 
-def pay(cost: Cost, site: Site, cohort: Cohort, egress: Iterable[Entry]) -> Receipt:
+def pay(cost: Cost, site: Site, cohort: Cohort, egress: Callable[[], Sequence[Entry]]) -> Receipt:
     """Charge a private round to the site's budget, before the app hears of it.
 
     Args:
         cost: as the gate has read it.
         site: who pays.
         cohort: the patients.
-        egress: all that has left so far; its ledger and that of the budget vouch for each other.
+        egress: reads all that has left so far; it tells of every round that the budget must know.
 
     Raises:
-        PolicyError: it costs more than is left, or the privacy ledger cannot be used. The site goes on with what is not
-            private.
+        PolicyError: it costs more than is left, the privacy ledger cannot be used, or the machine could not train what
+            it would have paid for. The site goes on with what is not private.
     """
     policy = site.policy
+    try:
+        engine_of(site.file.compute)
+    except ConfigError as error:
+        raise PolicyError(f"no private round is trained: {error}") from error
     cohort.check(site.manifest)
     budget = Budget.of(site.work, site.name, site.file.data_set, cost.plan.unit)
     try:
         budget.confirm(egress)
-        return budget.reserve(cost, cohort.subjects, max_epsilon=policy.max_epsilon, delta=policy.delta)
+        limits = {"max_epsilon": policy.max_epsilon, "delta": policy.delta}
+        return budget.reserve(cost, cohort.subjects, **limits, egress=len(egress()))
     except LedgerError as error:
         raise PolicyError(f"no private round is trained: {error}") from error

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 OPENED, PATIENTS, RESERVED = "opened", "patients", "reserved"
 _MARK = 16  # hexadecimal digits
+_MOST_PLANS = 100  # in one ledger: more would take minutes to count
 _SALT = re.compile("[0-9a-f]{32}")
 
 
@@ -120,9 +121,10 @@ def charged(cost: Cost, rounds: Sequence[Reserved], max_epsilon: float | None, d
         delta: at which that is counted.
 
     Raises:
-        PolicyError: it would cost more, or more than can be told.
+        PolicyError: it would cost more, or more than can be told, or the run has another plan than before.
     """
     plan, spent = cost.plan, cost.plan.spent(cost.steps)
+    _check_one_plan(cost.run, spent, rounds)
     of_run = epsilon([*(item.spent for item in rounds if item.run == cost.run), spent], plan.delta)
     total = epsilon([*(item.spent for item in rounds), spent], delta)
     if not (math.isfinite(of_run) and math.isfinite(total)):
@@ -140,6 +142,23 @@ def charged(cost: Cost, rounds: Sequence[Reserved], max_epsilon: float | None, d
     facts |= {"run": cost.run, "round": cost.round_number, "method": cost.method, "config_sha256": cost.config_sha256}
     facts |= {"clipping_norm": plan.clipping_norm, "delta": plan.delta, "delta_total": delta}
     return facts | {"epsilon_run": of_run, "epsilon_total": total}
+
+
+def _check_one_plan(run: str, spent: Spent, rounds: Sequence[Reserved]) -> None:
+    """A run has one plan: the promise is of plans that do not depend on what has left, and counting stays quick.
+
+    Raises:
+        PolicyError: it has another now, or the ledger has too many by now.
+    """
+    kind = (spent.sampling_rate, spent.noise_multiplier)
+    kinds = {(item.spent.sampling_rate, item.spent.noise_multiplier): item.run for item in rounds}
+    if any((item.spent.sampling_rate, item.spent.noise_multiplier) != kind for item in rounds if item.run == run):
+        raise PolicyError(
+            f"sampling_rate={kind[0]:g}, noise_multiplier={kind[1]:g} of this round must be those of its run's first "
+            "round; another plan needs another run"
+        )
+    if kind not in kinds and len(kinds) >= _MOST_PLANS:
+        raise PolicyError(f"plans={len(kinds) + 1} in one ledger must be at most {_MOST_PLANS}; use one that is there")
 
 
 def by_run(rounds: Sequence[Reserved]) -> dict[str, dict[str, Any]]:

@@ -128,7 +128,7 @@ class Workbench:
         """
         part, terms = self._client_part(message), message.terms
         model = self._prepared(message, part)
-        memory = memory_of(self._plan.memory_dir, terms.run, site)
+        memory = memory_of(self._plan.memory_dir, terms.run, site, terms.privacy)
         try:
             start = start_of(message, AdapterManifest.of(self._initial), self._initial, memory)
             model.load_adapter_state(start)

@@ -23,6 +23,7 @@ from ccfexp.evaluation.scores import METRICS
 from ccfexp.model import CCFExp
 from ccfexp.sampling import SamplingConfig
 from configs import choices, config_hash, load
+from configs.client_part import plan_text
 from configs.run import RunConfig
 from server.checkpoint import Progress
 from simulation.commands import exit_code
@@ -64,10 +65,11 @@ class Study:
             record = json.loads(path.read_text(encoding="utf-8"))
             if record["config_sha256"] == digest:
                 return dict(record["figures"])
+        plan = self.config.private_plan
         with RunProgress(self._steps + self._cases) as progress:
             trained = self._trained(progress)
-            figures = self._quality(adapters_of(trained, self.own), progress) | _costs(trained)
-        plan = self.config.private_plan
+            adapters = adapters_of(trained, self.own, plan_text(plan))
+            figures = self._quality(adapters, progress) | _costs(trained)
         if plan is not None and plan.noise_multiplier is not None:
             told = [record.epsilon() for record in trained.history]
             figures |= {"epsilon": max(value or 0.0 for value in told), "noise": plan.noise_multiplier}

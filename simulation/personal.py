@@ -6,21 +6,22 @@ import torch
 from torch import Tensor
 
 from ccfexp.adapter import AdapterState
-from client.memory import SiteMemory
+from client.memory import SiteMemory, folder_of
 from server.checkpoint import Progress
 from strategies import registry
 
 
-def adapters_of(progress: Progress, folder: Path) -> dict[str, AdapterState]:
+def adapters_of(progress: Progress, folder: Path, privacy: str = "") -> dict[str, AdapterState]:
     """The adapter of the federation, named by nothing; or where the rule is personal those of its sites, by name.
 
     Args:
         progress: the run's last round.
         folder: of the run.
+        privacy: the run's plan, as it stands in its terms.
     """
     if not progress.method or not registry.make(progress.method).personal:
         return {"": progress.adapter}
-    memories = folder / "memory" / progress.run
+    memories = folder_of(folder / "memory", progress.run, privacy)
     adapters = {}
     for site in sorted(path.name for path in memories.iterdir()):
         own = SiteMemory(memories / site).before("personal", progress.round_number + 1)

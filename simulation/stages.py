@@ -120,7 +120,8 @@ class Outcome:
     @property
     def adapters(self) -> dict[str, AdapterState]:
         """The same, named by nothing; or those of the sites, where each has its own."""
-        return adapters_of(self.histories[FEDERATED], self.plan.folder)
+        privacy = plan_text(self.plan.config.private_plan)
+        return adapters_of(self.histories[FEDERATED], self.plan.folder, privacy)
 
 
 def simulate(plan: Plan, progress: RunProgress) -> Outcome:

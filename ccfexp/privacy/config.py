@@ -26,8 +26,9 @@ class PrivacyConfig:
         epsilon: what the whole run may cost; or
         noise_multiplier: standard deviation of the noise over the clipping norm. Exactly one of the two is given.
         delta: the probability with which epsilon may be exceeded; below 1 / patients.
-        unit: whose presence is hidden. "patient": all of a person's photographs. "image": one drawn photograph; its
-            person's other photographs, that of the identity among them, are not covered. For comparison only.
+        unit: whose presence is hidden. "patient": all of a person's photographs. "image": one photograph as
+            what is drawn; its person's others, and itself where it shows the identity or the expression of another one,
+            are not covered. For comparison only.
         sampling_rate: probability with which a unit is in a step, each independently of the others.
         clipping_norm: bound on the gradient of one unit over the whole adapter (per-unit clipping norm). Chosen on
             public or synthetic data: to choose it on patients would cost privacy that nobody has counted.

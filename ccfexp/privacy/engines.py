@@ -66,10 +66,9 @@ class OpacusEngine:
             for weight in trained:
                 parameter: Any = weight
                 rows = parameter.grad_sample
-                if not isinstance(rows, Tensor) or len(rows) != len(unit_R):
-                    raise ConfigError(
-                        f"rows={len(rows or ())} with a gradient must be those of the batch, {len(unit_R)}"
-                    )
+                seen = len(rows) if isinstance(rows, Tensor) else 0
+                if seen != len(unit_R):
+                    raise ConfigError(f"rows={seen} with a gradient must be those of the batch, {len(unit_R)}")
                 found.append(into_units(rows, unit_R, units))
                 parameter.grad = parameter.grad_sample = None
             return found

@@ -65,7 +65,8 @@ class SecureSource:
         first, second = self.uniform(count).reshape(2, -1)
         radius = np.sqrt(-2 * np.log(1 - first))  # of numbers in (0, 1]
         second *= 2 * np.pi
-        return np.concatenate([radius * np.cos(second), radius * np.sin(second)])
+        # Moved by one, so that no two of the four that make a number come of the same pair.
+        return np.concatenate([radius * np.cos(second), np.roll(radius * np.sin(second), 1)])
 
 
 class SeededSource:

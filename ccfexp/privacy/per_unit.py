@@ -185,15 +185,16 @@ def clipped_sum(gradients: Sequence[Tensor], bound: float) -> tuple[list[Tensor]
         bound: per-unit clipping norm.
 
     Returns:
-        The sum of each parameter, and the norm [U] of each unit before the clip.
+        The sum of each parameter, in double precision: in single, one unit more rounds the sum of many others by more
+        than the margin below. And the norm [U] of each unit before the clip.
     """
     norm_U = torch.stack([part.flatten(1).double().square().sum(1) for part in gradients]).sum(0).sqrt()
     finite_U = norm_U.isfinite()
-    # A millionth less than the bound, which is more than rounding in single precision can give back.
-    factor_U = torch.where(finite_U, (bound * (1 - 1e-6) / norm_U.clamp_min(1e-300)).clamp(max=1.0), 0.0).float()
+    # A millionth less than the bound, which is more than rounding can give back.
+    factor_U = torch.where(finite_U, (bound * (1 - 1e-6) / norm_U.clamp_min(1e-300)).clamp(max=1.0), 0.0)
     sums = []
     for part in gradients:
-        rows = part.flatten(1)
+        rows = part.flatten(1).double()
         if not bool(finite_U.all()):
             rows = rows.masked_fill(~finite_U[:, None], 0.0)  # zero times infinity is no number
         sums.append((factor_U @ rows).view(part.shape[1:]))
@@ -217,7 +218,7 @@ def check_layers(model: nn.Module) -> None:
     """
     for module in model.modules():
         trained = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
-        if trained and not isinstance(module, UnitLinear | UnitConv2d):
+        if trained and not (isinstance(module, UnitLinear | UnitConv2d) and module.bias is None):
             raise ConfigError(
                 f"trained layer={type(module).__name__} cannot tell units apart; private training takes adapters alone"
             )

@@ -43,8 +43,8 @@ _SOURCES: Final = {
 _COVERED: Final = {
     "patient": "each patient, all of the patient's photographs together",
     "image": (
-        "each drawn photograph by itself (the other photographs of its patient, that of the identity among them, are "
-        "not covered)"
+        "each drawn photograph by itself, as what is drawn (the other photographs of its patient are not covered, nor "
+        "is the photograph itself where it shows the identity or the expression of another one)"
     ),
 }
 _UNITS: Final = {"patient": "patient", "image": "photograph"}

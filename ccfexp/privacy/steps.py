@@ -34,10 +34,15 @@ class Targets(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """The rows of a step: which image each draws [R], and how many rows each unit has, one unit after the other."""
+    """The rows of a step: which image each draws [R], and how many rows each unit has, one unit after the other.
+
+    Where units are told apart each has a generator of its own: one for all would draw everything else anew for those
+    who come after a unit that is there or not, and whoever knows the seed, as a coordinator does, would see it.
+    """
 
     target_R: Tensor
     sizes: tuple[int, ...]
+    random_U: tuple[torch.Generator, ...] = ()
 
     def groups(self, rows: int) -> Iterator[Draw]:
         """The units a few at a time, at most so many rows together; a unit with more rows comes alone."""
@@ -45,8 +50,14 @@ class Draw(NamedTuple):
         first = 0
         for last in range(1, len(self.sizes) + 1):
             if last == len(self.sizes) or edges[last + 1] - edges[first] > rows:
-                yield Draw(self.target_R[edges[first] : edges[last]], self.sizes[first:last])
+                part = slice(first, last)
+                yield Draw(self.target_R[edges[first] : edges[last]], self.sizes[part], self.random_U[part])
                 first = last
+
+    def units(self, generator: torch.Generator) -> list[tuple[Tensor, torch.Generator]]:
+        """The images of each unit's rows and where its randomness comes from: ``generator`` if it has none itself."""
+        random_U = self.random_U or (generator,) * len(self.sizes)
+        return list(zip(self.target_R.split(list(self.sizes)), random_U, strict=True))
 
     @property
     def unit_R(self) -> Tensor:
@@ -230,23 +241,25 @@ class PrivatePlan:
         check_layers(model)
         return self.engine.running(model)
 
-    def draw(self, targets: Targets, generator: torch.Generator) -> Draw:
-        """Units by Poisson sampling from the source; which of their images, from the generator."""
+    def draw(self, targets: Targets, generator: torch.Generator) -> Draw:  # noqa: ARG002 (the interface)
+        """Units by Poisson sampling; that, and all that is random of each, comes from the source."""
         patient_T = torch.arange(len(targets.target_T)) if self.by_image else targets.patient_T
         patients, unit_T = patient_T.unique(return_inverse=True)
         chosen = torch.from_numpy(self.source.uniform(len(patients)) < self.sampling_rate).nonzero().flatten()
+        seeds = (self.source.uniform(len(chosen)) * 2**53).astype(int).tolist()
+        random_U = tuple(torch.Generator().manual_seed(seed) for seed in seeds)
         rows, sizes = [], []
-        for unit in chosen.tolist():
+        for unit, random in zip(chosen.tolist(), random_U, strict=True):
             own = targets.target_T[unit_T == unit]
-            some = own[torch.randperm(len(own), generator=generator)[: self.images_per_patient]]
+            some = own[torch.randperm(len(own), generator=random)[: self.images_per_patient]]
             rows.append(some.repeat_interleave(self.draws_per_image))
             sizes.append(len(rows[-1]))
-        return Draw(torch.cat(rows) if rows else targets.target_T[:0], tuple(sizes))
+        return Draw(torch.cat(rows) if rows else targets.target_T[:0], tuple(sizes), random_U)
 
     def backward(self, model: nn.Module, draw: Draw, prepare: Callable[[Draw], Losses], pool: Pool) -> Outcome:
         """The noised sum of clipped gradients over the expected number of units."""
         trained = trained_weights(model)
-        sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in trained]
+        sums = [torch.zeros_like(weight, dtype=torch.float64) for weight in trained]
         loss_U: list[float] = []
         rows = max(1, self.rows_at_once // pool.count)
         groups = draw.groups(rows)
@@ -258,7 +271,7 @@ class PrivatePlan:
         deviation = self.noise_multiplier * self.clipping_norm
         for weight, total in zip(trained, sums, strict=True):
             noise = torch.from_numpy(self.source.normal(total.numel())).view(total.shape)
-            noised = total.double().cpu() + deviation * noise
+            noised = total.cpu() + deviation * noise
             weight.grad = (noised / self.expected).to(weight)
         finite = [loss for loss in loss_U if math.isfinite(loss)]
         return Outcome(sum(finite) / len(finite) if finite else 0.0, len(loss_U) - len(finite))

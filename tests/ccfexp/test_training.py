@@ -15,6 +15,7 @@ from ccfexp.data.phantom.sites import PhantomSite, write_site
 from ccfexp.errors import ConfigError, ManifestError
 from ccfexp.losses import CycleConfig
 from ccfexp.model import CCFExp
+from ccfexp.privacy.steps import MeanPlan, Outcome
 from ccfexp.training import SiteData, TrainConfig, stratified_timesteps, to_unit_range, train_local
 from strategies import wire
 from tests.ccfexp import tiny
@@ -335,3 +336,21 @@ def test_a_round_may_end_with_the_average_of_its_steps(data: SiteData) -> None:
     decay = 1 - 2**-0.75
     for name, value in averaged.items():
         torch.testing.assert_close(value, decay * after[0][name] + (1 - decay) * after[1][name])
+
+
+class _Forgiving(MeanPlan):
+    """Two units of every step have no finite gradient."""
+
+    def backward(self, *step: Any) -> Outcome:  # noqa: ANN401 (as the plan that it stands for)
+        return super().backward(*step)._replace(left_out=2)
+
+
+def test_units_without_a_finite_gradient_are_told_in_the_site_s_log_alone(
+    data: SiteData, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = _Forgiving(TRAIN.batch_size, TRAIN.gradient_clip)
+    result = train_local(fresh(), data, TRAIN, seed=5, round_number=1, plan=plan)
+
+    assert caplog.messages == ["6 times a patient's gradient was not finite and counted as none"]
+    assert result == train_local(fresh(), data, TRAIN, seed=5, round_number=1)
+    assert len(caplog.messages) == 1

@@ -55,8 +55,8 @@ def model(config: ModelConfig = TINY, seed: int = 0) -> CCFExp:
 
 def batch(base: CCFExp, size: int = 3, seed: int = 7) -> Batch:
     """Random pictures, encoded as a site would encode them: target and identity photograph differ."""
-    generator = torch.Generator().manual_seed(seed)
-    target, person = (torch.rand(size, 3, SIZE, SIZE, generator=generator) * 2 - 1 for _ in range(2))
+    generator, side = torch.Generator().manual_seed(seed), base.config.unet.image_size
+    target, person = (torch.rand(size, 3, side, side, generator=generator) * 2 - 1 for _ in range(2))
     with torch.no_grad():
         return Batch(
             target_B3HW=target,
@@ -69,6 +69,6 @@ def batch(base: CCFExp, size: int = 3, seed: int = 7) -> Batch:
         )
 
 
-def noise(size: int = 3, seed: int = 11) -> torch.Tensor:
-    """Standard normal [size, 3, SIZE, SIZE]."""
-    return torch.randn(size, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+def noise(size: int = 3, seed: int = 11, side: int = SIZE) -> torch.Tensor:
+    """Standard normal [size, 3, side, side]."""
+    return torch.randn(size, 3, side, side, generator=torch.Generator().manual_seed(seed))

@@ -29,7 +29,7 @@ def spend(
 ) -> None:
     """Reserve so many rounds, or until no more fits, and tell epsilon after each as soon as it is known."""
     for number in range(1, rounds + 1):
-        asked = cost(run, number, PLANS[number % 2], steps)
+        asked = cost(f"{run[:-1]}{number % 2}", number, PLANS[number % 2], steps)  # a run has one plan
         try:
             receipt = budget(folder).reserve(asked, SUBJECTS, max_epsilon=max_epsilon, delta=DELTA)
         except PolicyError:

@@ -146,6 +146,8 @@ def _zip(name: str, content: bytes = b"") -> bytes:
         (_zip("x" * 300), "cannot be written or read"),
         (bundle(files={"client/app.py/inner.py": ""}), "cannot be written or read"),
         (_zip("blob.py", b"\xff\xfe"), "is not text"),
+        (bundle(files={"ccfexp/privacy/noise.py": ""}), "stand in for the model package"),
+        (bundle(files={"torch.py": ""}), "stand in for the model package"),
         (_zip("bomb.py", b"0" * (21 * MAX_BUNDLE)), "unpacked bundle"),
         (b"0" * (MAX_BUNDLE + 1), "bundle bytes="),
     ],

@@ -58,6 +58,7 @@ def test_what_is_spent_and_what_is_not_covered_is_told(private_site: Callable[..
     ("changed", "message"),
     [
         ({"declared_patients": None}, "declared_patients=null must be a number"),
+        ({"compute": {"compile": True}}, "compute.compile=true cannot go with a private run"),
         ({"policy": PRIVATE | {"delta": 0.05}}, ""),
         ({"data_set": "renamed"}, "patients=2 of this manifest have spent under data_set=patients"),
         ({"name": "B"}, "is the ledger of site=A"),

@@ -142,7 +142,7 @@ def test_a_private_round_is_paid_for_and_leaves_with_its_cost(hospital: Start) -
     assert entry.facts["epsilon"] == update.metrics["epsilon_run"] == paid_epsilon(at)
     assert (entry.facts["unit"], entry.facts["data_set"], entry.facts["delta"]) == ("patient", "patients", 1e-3)
     assert paid.run == TERMS.run
-    at.budget.confirm(at.egress)
+    at.budget.confirm(lambda: at.egress)
 
 
 def paid_epsilon(at: Hospital) -> float:
@@ -165,7 +165,7 @@ def test_the_cost_is_on_the_disk_before_the_app_is_asked(hospital: Start, monkey
     assert seen == [1]
     assert at.egress[-1].kind == ledger.FAILED
     assert at.egress[-1].facts["reservation"] == at.budget.chain.entries()[-1].hash
-    at.budget.confirm(at.egress)
+    at.budget.confirm(lambda: at.egress)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +236,14 @@ def test_another_manifest_than_the_one_that_was_checked_is_refused(hospital: Sta
     at.site.manifest.unlink()
     assert at.asks(private()).error.reason == GENERIC
     assert "manifest cannot be read" in at.egress[-1].facts["reason"]
+    assert at.budget.history() == []
+
+
+def test_a_machine_that_could_not_train_a_private_round_pays_for_none(hospital: Start) -> None:
+    """The reason, with its remedy, stays in the site's own books."""
+    at = hospital(compute={"compile": True})
+    assert at.asks(private()).error.reason == GENERIC
+    assert "compute.compile=true cannot go with a private run" in at.egress[-1].facts["reason"]
     assert at.budget.history() == []
 
 

@@ -133,3 +133,16 @@ def test_of_earlier_runs_only_the_last_few_are_kept(tmp_path: Path) -> None:
 
     assert memory_of(tmp_path, "f" * 16, "A").before("personal", 9) == {}
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{index:016x}" for index in range(4, 12)]
+
+
+def test_a_private_round_remembers_nothing_of_rounds_with_less_privacy(tmp_path: Path) -> None:
+    """Whatever name a coordinator gives the run: nothing of ordinary rounds, nor of another plan, nor the reverse."""
+    kinds: tuple[Kind, ...] = ("personal", "left-over")
+    memories = [memory_of(tmp_path, "a" * 16, "A", plan) for plan in ("", "per image", "per patient")]
+    for value, memory in enumerate(memories):
+        for kind in kinds:
+            assert value_before(memory, 9, kind) is None
+            memory.remember(kind, 1, tensors(float(value)))
+
+    for kind in kinds:
+        assert [value_before(memory, 9, kind) for memory in memories] == [0.0, 1.0, 2.0]

@@ -63,9 +63,8 @@ def test_processes_share_a_budget_and_do_not_pass_it(tmp_path: Path) -> None:
     assert sorted(spent for said in told for spent in said) == [
         epsilon([item.spent for item in history[: number + 1]], DELTA) for number in range(len(history))
     ]
-    assert {item.run: len([each for each in history if each.run == item.run]) for item in history} == {
-        name * 16: len(said) for name, said in zip("abcd", told, strict=True) if said
-    }
+    for name, said in zip("abcd", told, strict=True):
+        assert sum(item.run[0] == name for item in history) == len(said)
     assert epsilon(spent_in(tmp_path), DELTA) <= limit
     assert len(history) > 4
 

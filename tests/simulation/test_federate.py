@@ -17,11 +17,14 @@ from ccfexp.data.phantom.sites import write_site
 from ccfexp.errors import ConfigError
 from ccfexp.model import PHANTOM, CCFExp, EncoderNames, FrozenEncoders, ModelConfig, config_to_json
 from ccfexp.privacy.config import PrivacyConfig
+from client.memory import folder_of
 from client.workbench import BenchPlan, SiteSource, Workbench
+from configs.client_part import plan_text
 from configs.run import RunConfig
 from server.exchange import Patience
 from server.settle import federation_of
 from simulation.federate import Callbacks, run_federation
+from simulation.personal import adapters_of
 from simulation.spending import LEDGERS, spent_in
 from strategies import wire
 from strategies.packing import pack
@@ -131,6 +134,18 @@ def test_a_private_federation_tells_what_it_spent_and_resumes_to_the_same_bits(
     for folder, run, rounds in (("whole", whole, 2), ("cut", cut, 3)):
         ledgers = tmp_path / folder / LEDGERS
         assert spent_in(run.run, ledgers, "B", plan) == plan.epsilon_after(rounds * config.train.steps)
+
+
+def test_what_is_remembered_of_a_private_run_is_its_own(
+    config: RunConfig, manifests: Mapping[str, Path], tmp_path: Path
+) -> None:
+    """Factors that never leave a site lie under the plan that they were trained with, and are found there."""
+    federation = replace(config.federation, rounds=1, strategy="fedsa")
+    private = replace(config, privacy=SEEDED, federation=federation)
+    run = run_federation(private, manifests, tmp_path)
+
+    assert list(adapters_of(run, tmp_path, plan_text(private.private_plan))) == ["A", "B"]
+    assert not folder_of(tmp_path / "memory", run.run).exists()
 
 
 def test_only_lora_is_trained_and_sent(

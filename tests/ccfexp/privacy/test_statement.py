@@ -25,7 +25,8 @@ def test_the_sentence_of_a_patient() -> None:
 
 def test_other_photographs_of_a_person_are_not_claimed_for() -> None:
     said = statement("A", 1.0, PrivacyConfig(noise_multiplier=1.0, unit="image", images_per_patient=1))
-    assert "for each drawn photograph by itself (the other photographs of its patient" in said
+    assert "for each drawn photograph by itself, as what is drawn (the other photographs of its patient" in said
+    assert "nor is the photograph itself where it shows the identity or the expression of another one" in said
     assert "are not covered" in said
     assert "add or remove one photograph" in said
     assert "all of the patient's photographs together" not in said
