@@ -86,7 +86,9 @@ def test_a_writer_killed_twenty_times_never_counts_less(tmp_path: Path) -> None:
     kills = 0
     for life in range(1, 200):
         process, pipe = started(spender.spend, tmp_path, f"{life:016x}", 40)
-        process.join(draw.uniform(0.1, 2.0))
+        if life % 2:
+            assert pipe.poll(60)  # every other one is killed in the midst of its rounds, however slow the machine is
+        process.join(draw.uniform(0.0, 1.5))
         if process.exitcode is None:
             os.kill(process.pid or 0, signal.SIGKILL)
             process.join()
@@ -96,7 +98,7 @@ def test_a_writer_killed_twenty_times_never_counts_less(tmp_path: Path) -> None:
         if kills == 20:
             break
     assert kills == 20
-    assert len(told) > 20
+    assert len(told) >= 10
 
 
 def test_a_writer_killed_wherever_it_touches_the_disk(tmp_path: Path) -> None:
