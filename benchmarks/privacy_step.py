@@ -23,9 +23,9 @@ from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.losses import Batch, CycleConfig
 from ccfexp.model import CCFExp
 from ccfexp.parallel import losses_of, shares
-from ccfexp.privacy.config import PrivacyConfig
 from ccfexp.privacy.engines import OpacusEngine
 from ccfexp.privacy.noise import SecureSource
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.privacy.steps import Draw, Engine, MeanPlan, Plan
 
 if TYPE_CHECKING:

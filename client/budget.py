@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ccfexp.errors import ConfigError, LedgerError, PolicyError
 from ccfexp.privacy.accounting import ACCOUNTANT, epsilon
-from ccfexp.privacy.config import Unit
+from ccfexp.privacy.plan import Unit
 from client.chain import Chain, Draft, Entry, utc_now
 from client.spending import OPENED, PATIENTS, RESERVED, Book, Cost, Reserved, by_run, charged
 

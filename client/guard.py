@@ -24,7 +24,7 @@ from strategies import wire
 if TYPE_CHECKING:
     from flwr.app import Message
 
-    from ccfexp.privacy.config import PrivacyConfig
+    from ccfexp.privacy.plan import PrivacyConfig
     from client.budget import Receipt
     from client.site import Policy
 

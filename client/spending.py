@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccfexp.errors import PolicyError
 from ccfexp.privacy.accounting import Spent, epsilon
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ccfexp._io import canonical_json
 from ccfexp.adapter import AdapterConfig
 from ccfexp.errors import ConfigError
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.training import TrainConfig
 from configs._build import build, to_dict
 

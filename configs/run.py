@@ -10,8 +10,8 @@ from ccfexp.adapter import AdapterConfig
 from ccfexp.compute import ComputeConfig
 from ccfexp.data.phantom.sites import PhantomSite
 from ccfexp.errors import ConfigError
-from ccfexp.privacy.config import PrivacyConfig
 from ccfexp.privacy.engines import engine_of
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.training import TrainConfig
 from configs.federation import EngineConfig, FederationConfig
 from strategies.messages import MAX_RANK

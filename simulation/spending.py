@@ -24,7 +24,7 @@ from configs.client_part import ClientPart, plan_text
 if TYPE_CHECKING:
     from flwr.app import Context
 
-    from ccfexp.privacy.config import PrivacyConfig
+    from ccfexp.privacy.plan import PrivacyConfig
     from strategies import wire
 
 LEDGERS = "privacy"

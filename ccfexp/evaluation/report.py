@@ -24,7 +24,7 @@ from ccfexp.evaluation import _charts
 from ccfexp.evaluation.comparison import Comparison
 from ccfexp.evaluation.report_text import bytes_text, duration_text, grade_text, movement_text, number_text, side_text
 from ccfexp.privacy.accounting import ACCOUNTANT
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.privacy.statement import LIMITS, NONE, epsilon_text, guess_text, statement
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ccfexp.privacy.accounting import ACCOUNTANT
 
 if TYPE_CHECKING:
-    from ccfexp.privacy.config import PrivacyConfig
+    from ccfexp.privacy.plan import PrivacyConfig
 
 NONE: Final = "None: the updates are not anonymous."
 LIMITS: Final = (

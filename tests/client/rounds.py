@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ccfexp._io import canonical_json
 from ccfexp.adapter import AdapterConfig
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.training import TrainConfig
 from client.spending import Cost
 from configs import to_dict

@@ -49,7 +49,7 @@ def test_a_round_is_on_the_disk_when_it_is_admitted(tmp_path: Path) -> None:
     assert receipt.reservation == reserved.hash
     assert (opened.facts["site"], opened.facts["data_set"], opened.facts["unit"]) == ("A", "patients", "patient")
     assert len(opened.facts["patients"]) == len(SUBJECTS)
-    assert reserved.facts["clipping_norm"] == 1.0
+    assert reserved.facts["clipping_norm"] == PLAN.clipping_norm
     assert not [name for name, data in files(tmp_path).items() if b"patient-1" in data]
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccfexp.errors import PolicyError, WireError
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from client import guard
 from client.budget import Receipt
 from client.site import Policy

@@ -10,9 +10,9 @@ import pytest
 
 from ccfexp.adapter import AdapterConfig
 from ccfexp.compute import ComputeConfig
-from ccfexp.privacy.config import PrivacyConfig
 from ccfexp.privacy.engines import OpacusEngine
 from ccfexp.privacy.noise import SecureSource, SeededSource
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.privacy.steps import Plan, PrivatePlan
 from ccfexp.training import TrainConfig
 from client.app import RequestRefusedError

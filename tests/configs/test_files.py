@@ -11,7 +11,7 @@ import pytest
 import configs
 from ccfexp.data.phantom.presets import SITES
 from ccfexp.errors import ConfigError
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from client.site import load_site
 from configs.run import RunConfig
 

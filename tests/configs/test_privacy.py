@@ -8,7 +8,7 @@ import pytest
 
 import configs
 from ccfexp.errors import ConfigError
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from configs.client_part import ClientPart, plan_text
 from configs.run import RunConfig
 

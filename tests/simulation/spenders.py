@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ccfexp.adapter import AdapterConfig
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.training import TrainConfig
 from client.workbench import BenchPlan, SiteSource
 from configs.client_part import ClientPart, plan_text

@@ -16,7 +16,7 @@ from ccfexp.conditioning import ConditioningConfig
 from ccfexp.data.phantom.sites import write_site
 from ccfexp.errors import ConfigError
 from ccfexp.model import PHANTOM, CCFExp, EncoderNames, FrozenEncoders, ModelConfig, config_to_json
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from client.memory import folder_of
 from client.workbench import BenchPlan, SiteSource, Workbench
 from configs.client_part import plan_text

@@ -14,7 +14,7 @@ from simulation.private_study import main, private_table, studies, table_file
 
 FEW = [f"sites.{index}.subjects=2" for index in range(3)]
 SMALL = [*FEW, "train.steps=1", "federation.rounds=1", "train.cycle_every=1", "evaluation.patients=2"]
-SMALL += ["evaluation.sampling_steps=2", "privacy.sampling_rate=0.5"]
+SMALL += ["evaluation.sampling_steps=2", "privacy.sampling_rate=0.5", "train.batch_size=4"]
 
 
 def planned(*overrides: str, folder: Path = Path("nowhere")) -> list[Study]:

@@ -16,7 +16,7 @@ from ccfexp.privacy.audit.canaries import audited_site
 from ccfexp.privacy.audit.membership import Membership, attack, patient_losses
 from ccfexp.privacy.audit.one_run import OneRunConfig, OneRunResult, audit_training
 from ccfexp.privacy.audit.progress import AuditProgress
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.privacy.statement import epsilon_text
 from ccfexp.training import SiteData
 

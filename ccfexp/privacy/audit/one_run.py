@@ -14,7 +14,7 @@ from ccfexp.privacy.audit.attack import Evidence, clipped, unit_gradients
 from ccfexp.privacy.audit.bounds import Bound, from_scores, highest
 from ccfexp.privacy.audit.broken import honest
 from ccfexp.privacy.audit.canaries import MOVEMENTS
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.training import TrainConfig, train_local
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ccfexp.evaluation.comparison import compare
 from ccfexp.evaluation.report import Curve, PrivacyFacts, ReportData, png_uri, render_report, write_report
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.privacy.statement import LIMITS, NONE, statement
 from tests.ccfexp.evaluation.example_report import HOSTILE, example
 from tests.ccfexp.evaluation.models import model

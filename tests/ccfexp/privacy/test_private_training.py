@@ -12,9 +12,9 @@ from ccfexp.adapter import AdapterConfig, Factors, train_only
 from ccfexp.errors import ConfigError, RoundError
 from ccfexp.losses import CycleConfig
 from ccfexp.model import CCFExp
-from ccfexp.privacy.config import PrivacyConfig
 from ccfexp.privacy.engines import OpacusEngine
 from ccfexp.privacy.noise import SecureSource, SeededSource
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.privacy.steps import AutogradEngine, Engine, MeanPlan, Plan, Released
 from ccfexp.training import OnStep, SiteData, TrainConfig, TrainResult, train_local
 from tests.ccfexp import tiny

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.privacy.statement import LIMITS, NONE, best_guess, epsilon_text, guess_text, statement, summary
 
 PLAN = PrivacyConfig(noise_multiplier=1.0, steps=100)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from ccfexp.privacy.audit.broken import BREAKS, honest, without_clipping, without_noise
-from ccfexp.privacy.config import PrivacyConfig
 from ccfexp.privacy.noise import SeededSource
 from ccfexp.privacy.per_unit import clipped_sum
+from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.privacy.steps import PrivatePlan
 from ccfexp.training import TrainConfig
 

@@ -10,7 +10,7 @@ from ccfexp.model import CCFExp
 from ccfexp.privacy.audit.broken import BREAKS
 from ccfexp.privacy.audit.canaries import AuditedSite, audited_site
 from ccfexp.privacy.audit.one_run import OneRunConfig, OneRunResult, audit_training
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 
 SMALL = OneRunConfig(
     PrivacyConfig(epsilon=0.25, sampling_rate=0.5, clipping_norm=0.001, steps=6, source="seeded"), draws=4, look_every=6
@@ -71,7 +71,7 @@ def test_repeatable_with_a_seeded_source(small: AuditedSite, sound: tuple[OneRun
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_epsilon_of_one(seed: int) -> None:
     """A claim in use: at most 1. Over a minute on one core for each seed."""
     site = audited_site(CCFExp.from_base("phantom-base"), 4, 48, seed)

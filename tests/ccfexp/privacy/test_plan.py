@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ccfexp.errors import ConfigError
-from ccfexp.privacy.config import PrivacyConfig
+from ccfexp.privacy.plan import PrivacyConfig
 
 PLAN = PrivacyConfig(noise_multiplier=1.0)
 
