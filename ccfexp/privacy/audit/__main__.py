@@ -65,7 +65,7 @@ def _add_mechanism(command: argparse.ArgumentParser) -> None:
     command.add_argument("--patients", type=int, default=16, help="ordinary phantom patients beside them")
     command.add_argument("--steps", type=int, default=20)
     command.add_argument("--sampling-rate", type=float, default=0.5)
-    command.add_argument("--clipping-norm", type=float, default=0.003, help="a tenth of ordinary patients' gradients")
+    command.add_argument("--clipping-norm", type=float, default=0.003, help="a fifth of an ordinary patient's gradient")
     command.add_argument("--learning-rate", type=float, default=5e-4)
     command.add_argument("--rank", type=int, default=8)
     command.add_argument("--draws", type=int, default=16, help="with which the attacker computes a patient's gradient")

@@ -2,7 +2,7 @@
 
 A canary's photograph at rest shows one person and its movement another, so training must learn by heart what no other
 patient teaches. Of all that was tried (another's picture, colours inverted or swapped, upside down, tinted, random
-tiles) this one's gradient is the most its own: seven times as long as an ordinary patient's, and .96 alike whatever
+tiles) this one's gradient is the most its own: several times as long as an ordinary patient's, and .96 alike whatever
 timesteps and noise it is drawn with, where random tiles, which are outside of everything that the encoders know, are
 long but .3 alike. Nobody's photographs are used by two patients.
 """

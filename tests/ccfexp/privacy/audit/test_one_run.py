@@ -73,7 +73,7 @@ def test_repeatable_with_a_seeded_source(small: AuditedSite, sound: tuple[OneRun
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0])
 def test_epsilon_of_one(seed: int) -> None:
-    """A claim in use: at most 1. About two minutes on one core for each seed."""
+    """A claim in use: at most 1. Over a minute on one core for each seed."""
     site = audited_site(CCFExp.from_base("phantom-base"), 4, 48, seed)
 
     found = {broken: audited(site, LARGE, broken, seed) for broken in BREAKS}
