@@ -19,7 +19,7 @@ from client.app import RequestRefusedError
 from client.workbench import BenchPlan, SiteSource, Workbench
 from configs.client_part import ClientPart
 
-PRIVACY = PrivacyConfig(noise_multiplier=1.5, sampling_rate=0.25, steps=100)
+PRIVACY = PrivacyConfig(noise_multiplier=1.5, clipping_norm=0.5, sampling_rate=0.25, steps=100)
 TRAIN = TrainConfig(batch_size=3)
 
 
@@ -37,7 +37,7 @@ def test_a_private_run_is_trained_with_its_own_values_and_what_the_site_declares
     plan = plan_of(PRIVACY, compute=ComputeConfig(rows_at_once=3, unit_gradients="opacus"))
 
     assert isinstance(plan, PrivatePlan)
-    assert (plan.noise_multiplier, plan.clipping_norm, plan.sampling_rate) == (1.5, 1.0, 0.25)
+    assert (plan.noise_multiplier, plan.clipping_norm, plan.sampling_rate) == (1.5, 0.5, 0.25)
     assert (plan.declared_patients, plan.expected, plan.rows_at_once) == (12, 3.0, 3)
     assert type(plan.engine) is OpacusEngine
     assert type(plan.source) is SecureSource
