@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from flwr.app import MessageType, RecordDict
 
-from ccfexp._io import canonical_json
 from ccfexp.errors import ConfigError, PolicyError, WireError
 from client.spending import Cost
-from configs import to_dict
-from configs.client_part import ClientPart
+from configs.client_part import ClientPart, plan_text
 from strategies import wire
 
 if TYPE_CHECKING:
@@ -113,7 +111,7 @@ def _cost(sent: wire.AdapterMessage, policy: Policy, standing: Standing) -> Cost
             plan.spent(part.train.steps)  # calibrated, and steps that can be counted
     except ConfigError as error:
         raise WireError(f"wire check 'client_config' failed: {error}") from error
-    if sent.terms.privacy != ("" if plan is None else canonical_json(to_dict(plan))):
+    if sent.terms.privacy != plan_text(plan):
         raise WireError("wire check 'privacy' failed: the plan of the terms must be that of the client configuration")
     if plan is None:
         if policy.max_epsilon is not None:

@@ -15,9 +15,9 @@ from ccfexp.privacy.audit.broken import BREAKS
 from ccfexp.privacy.audit.canaries import audited_site
 from ccfexp.privacy.audit.membership import Membership, attack, patient_losses
 from ccfexp.privacy.audit.one_run import OneRunConfig, OneRunResult, audit_training
-from ccfexp.privacy.audit.progress import AuditProgress
 from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.privacy.statement import epsilon_text
+from ccfexp.progress import WorkProgress
 from ccfexp.training import SiteData
 
 _DRAWN = 3.0  # examples that could be worked on while a patient is drawn
@@ -54,7 +54,7 @@ def canaries(chosen: Namespace) -> Outcome:
     model.attach_adapter(adapter, chosen.seed)
     train_only(model, "B")  # as private runs do by default
     people = chosen.patients + chosen.canaries
-    with AuditProgress(config.work(chosen.patients, chosen.canaries) + _DRAWN * people) as progress:
+    with WorkProgress(config.work(chosen.patients, chosen.canaries) + _DRAWN * people) as progress:
         site = audited_site(
             model, chosen.patients, chosen.canaries, chosen.seed, lambda: progress.advance(_DRAWN, "drawing phantoms")
         )
@@ -103,7 +103,7 @@ def membership(chosen: Namespace) -> Outcome:
     model = CCFExp.from_base(chosen.base)
     splits = [SiteData.prepare(model, chosen.manifest, split) for split in ("train", "holdout")]
     rows = 2 * chosen.draws * sum(len(data.images.target_T) for data in splits)
-    with AuditProgress(rows) as progress:
+    with WorkProgress(rows) as progress:
         before = [
             patient_losses(model, data, chosen.draws, chosen.seed, lambda n: progress.advance(n, "losses of the base"))
             for data in splits

@@ -20,7 +20,7 @@ from ccfexp.privacy.audit.__main__ import main
 from ccfexp.privacy.audit.bounds import Bound
 from ccfexp.privacy.audit.broken import without_noise
 from ccfexp.privacy.audit.one_run import OneRunResult
-from ccfexp.privacy.audit.progress import AuditProgress
+from ccfexp.progress import WorkProgress
 
 FEW = ["canaries", "--canaries=2", "--patients=1", "--steps=1", "--draws=1"]
 
@@ -122,7 +122,7 @@ class _Clock:
 def test_progress_elsewhere_than_in_a_terminal_is_a_line_now_and_then() -> None:
     stream, clock = io.StringIO(), _Clock()
 
-    with AuditProgress(10, stream=stream, clock=clock) as progress:
+    with WorkProgress(10, stream=stream, clock=clock) as progress:
         for step in range(1, 11):
             clock.now = 4.0 * step
             progress.advance(1, f"step {step}")

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees of an audit: a bar in a terminal, plain lines elsewhere."""
+"""What the person at a terminal sees of long work: a bar in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -11,19 +11,25 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 _LINE_EVERY_SECONDS = 10.0
 
 
-class AuditProgress:
-    """Counts work, on the error stream: the result alone goes to the other.
+class WorkProgress:
+    """Counts units of work, by default on the error stream: a result has the other to itself.
 
     Args:
         total: units of work.
+        done: units already done by an interrupted run.
         stream: where lines go.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, total: float, *, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        total: float,
+        *,
+        done: float = 0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._total, self._done = max(total, 1.0), 0.0
+        self._total, self._done = max(total, 1), done
         self._stream, self._clock = stream or sys.stderr, clock
         self._last_line = clock()
         self._bar: Progress | None = None
@@ -35,8 +41,8 @@ class AuditProgress:
                 TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
                 console=Console(file=self._stream),
             )  # fmt: skip
-            self._bar.add_task("starting", total=self._total)
             self._bar.start()
+            self._bar.update(self._bar.add_task("starting", total=self._total), completed=self._done)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -44,7 +50,7 @@ class AuditProgress:
             self._bar.stop()
 
     def advance(self, units: float, text: str) -> None:
-        """``units`` more are done; ``text`` says what is being done."""
+        """``units`` more are done; ``text`` says what (round, site, step, loss)."""
         self._done += units
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done, description=text)
@@ -52,5 +58,7 @@ class AuditProgress:
         now = self._clock()
         if now - self._last_line >= _LINE_EVERY_SECONDS:
             self._last_line = now
-            share = min(100.0, 100 * self._done / self._total)
-            print(f"{text} | {share:.0f}%", file=self._stream, flush=True)
+            print(self._line(text, now), file=self._stream, flush=True)
+
+    def _line(self, text: str, now: float) -> str:  # noqa: ARG002 (whoever tells the time left needs it)
+        return f"{text} | {min(100.0, 100 * self._done / self._total):.0f}%"
