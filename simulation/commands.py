@@ -1,4 +1,4 @@
-"""How a study's command ends: its exit code, and a word to the person who gave it."""
+"""How a command of the simulation ends: its exit code, and a word to the person who gave it."""
 
 import sys
 from collections.abc import Callable

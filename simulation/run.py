@@ -18,12 +18,13 @@ from pathlib import Path
 
 import torch
 
-from ccfexp.errors import CCFExpError, ConfigError, did_you_mean
+from ccfexp.errors import ConfigError, did_you_mean
 from ccfexp.evaluation.comparison import Comparison
 from ccfexp.privacy.statement import summary
 from configs import available, load, resolved_json
 from configs.named import load_named
 from configs.run import RunConfig
+from simulation.commands import exit_code
 from simulation.outputs import write_outputs
 from simulation.preflight import preflight
 from simulation.progress import RunProgress
@@ -36,40 +37,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code (0 done, 2 refused, 130 interrupted)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     chosen = _parse(words)
-    try:
-        config = _config(chosen)
-        preflight(config)
-        if chosen.dry_run:
-            print(resolved_json(config))
-            print(summary(config.private_plan, config.steps))
-            print(f"estimated time on two cores: {_minutes(config, load(_name(chosen), [], RunConfig))}")
-            return 0
-        folder = chosen.out or Path("runs") / config.name
-        _check_device(chosen.device)
-        config.compute.check(torch.device(chosen.device))
-        _check_folder(folder, config)
-        command = shlex.join(["python", "-m", "simulation.run", *words])
-        plan = Plan(config, folder, command, chosen.engine, chosen.device)
-        with RunProgress(plan.work_units) as progress:
-            outcome = simulate(plan, progress)
-            comparison = write_outputs(outcome, folder)
-    except CCFExpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"error: the disk refused: {error.strerror}; free some space, or name another folder with --out, "
-            "and give the same command again",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on after the last complete round", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _run(chosen, words), "--out")
+
+
+def _run(chosen: argparse.Namespace, words: list[str]) -> None:
+    config = _config(chosen)
+    preflight(config)
+    if chosen.dry_run:
+        print(resolved_json(config))
+        print(summary(config.private_plan, config.steps))
+        print(f"estimated time on two cores: {_minutes(config, load(_name(chosen), [], RunConfig))}")
+        return
+    folder = chosen.out or Path("runs") / config.name
+    _check_device(chosen.device)
+    config.compute.check(torch.device(chosen.device))
+    _check_folder(folder, config)
+    command = shlex.join(["python", "-m", "simulation.run", *words])
+    plan = Plan(config, folder, command, chosen.engine, chosen.device)
+    with RunProgress(plan.work_units) as progress:
+        outcome = simulate(plan, progress)
+        comparison = write_outputs(outcome, folder)
     print(table(comparison))
     print(f"{outcome.seconds / 60:.1f} minutes; open {folder / 'report.html'}")
     print("Phantoms are synthetic: nothing here is evidence about patients.")
-    return 0
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
