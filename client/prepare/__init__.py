@@ -1,0 +1,1 @@
+"""A hospital's photographs become training data: ``python -m client.prepare --site A``."""

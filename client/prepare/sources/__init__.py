@@ -1,0 +1,1 @@
+"""Where photographs come from: a table, folders, DICOM, videos, and the layouts of public data sets."""
