@@ -46,6 +46,7 @@ __all__ = [
     "Side",
     "Split",
     "ended_consents",
+    "manifest_text",
     "read_manifest",
     "write_manifest",
 ]
@@ -123,6 +124,11 @@ def write_manifest(path: str | Path, rows: Sequence[Row]) -> None:
         ManifestError: a row that `read_manifest` would refuse for its values; nothing is written.
         OSError: the disk is full or the folder cannot be written; the previous manifest is then unchanged.
     """
+    atomic_write_text(path, manifest_text(rows))
+
+
+def manifest_text(rows: Sequence[Row]) -> str:
+    """The text of a manifest with these rows, in this order; raises ManifestError as `write_manifest`."""
     texts = [format_row(row) for row in rows]
     problems = [
         f"row {number}: {reason}"
@@ -136,7 +142,7 @@ def write_manifest(path: str | Path, rows: Sequence[Row]) -> None:
     writer = csv.DictWriter(table, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(texts)
-    atomic_write_text(path, table.getvalue())
+    return table.getvalue()
 
 
 def _read_table(path: Path) -> list[dict[str | None, str | list[str] | None]]:
