@@ -7,6 +7,7 @@ of a file's name, metadata or pixels is in them, and the decoders' own warnings 
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from ccfexp.data.files import BadFileError
-from ccfexp.data.quiet import silenced
+from ccfexp.data.quiet import native_silenced, silenced
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -25,6 +26,7 @@ _FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF")
 _HEIF_BRANDS: Final = frozenset(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 )
+_TIFF: Final = (b"II", b"MM")  # the byte orders that such a file begins with
 # A photograph whose brightest value is below this is black, or has its 12 bits at the low end of 16.
 _DARKEST_WHITE: Final = 16
 
@@ -81,7 +83,7 @@ def decode_photograph(data: bytes, *, max_pixels: int) -> DecodedPhotograph:
             several pictures, a kind of pixels that no photograph has, or black.
     """
     notes: list[str] = []
-    with silenced("PIL"):
+    with silenced("PIL"), native_silenced() if data.startswith(_TIFF) else nullcontext():
         try:
             with _open(data) as image:
                 _check_size(image, max_pixels)
