@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from ccfexp.errors import CCFExpError
 from client.prepare import commands
-from client.site import add_site_arguments, chosen_site
+from client.site import add_site_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,16 +6,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from client.prepare.publish import adopt_corrections, check_ours
+from client.prepare.place import Place
 from client.prepare.pseudonyms import Pseudonyms
+from client.prepare.publish import adopt_corrections, check_ours
 from client.prepare.store import Store
 from client.prepare.withdrawal import Withdrawals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
-
-    from client.prepare.place import Place
 
 
 @dataclass(frozen=True)

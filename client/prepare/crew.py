@@ -52,9 +52,9 @@ class Crew:
         pool = ProcessPool(processes, initializer=_quiet, context=context)
         try:
             yield cls(pool, processes, seconds)
-            pool.close()
+            pool.close()  # type: ignore[no-untyped-call]
         except BaseException:
-            pool.stop()
+            pool.stop()  # type: ignore[no-untyped-call]
             raise
         finally:
             pool.join()

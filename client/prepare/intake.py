@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ccfexp.data.files import BadFileError
 from client.prepare.entries import Material, Refusal
 from client.prepare.facts import BadFactsError, Facts, read_facts
+from client.prepare.settings import Limits
 from client.prepare.sources.choose import complete_entry
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from client.prepare.entries import Source
     from client.prepare.pseudonyms import Pseudonyms
-    from client.prepare.settings import Limits, PrepareFile
+    from client.prepare.settings import PrepareFile
     from client.prepare.sources.labels import LabelBook
 
 _CHUNK = 1 << 20

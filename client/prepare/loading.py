@@ -32,11 +32,13 @@ class Loaded:
         image_HW3: uint8 RGB, upright.
         point_682: the 68 points in its pixels, of those that came along or, of a video, were found; None = none yet.
         taken_frame: of a video, the place of the frame that was taken, from 0.
+        notes: what was done to the pixels, such as a conversion of colours.
     """
 
     image_HW3: Image = field(repr=False)
     point_682: Points | None = field(repr=False)
     taken_frame: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -59,12 +61,12 @@ def load(
         from client.prepare.dicom_pixels import read_dicom_photograph
 
         image_HW3 = read_dicom_photograph(material.file, material.frame, limits)
-    else:
-        from ccfexp.data.photographs import decode_photograph
+        return Loaded(image_HW3, _landmarks(material, image_HW3))
+    from ccfexp.data.photographs import decode_photograph
 
-        with open_regular(material.file, limits.bytes) as file:
-            image_HW3 = decode_photograph(file.read(), max_pixels=limits.pixels).image_HW3
-    return Loaded(image_HW3, _landmarks(material, image_HW3))
+    with open_regular(material.file, limits.bytes) as file:
+        decoded = decode_photograph(file.read(), max_pixels=limits.pixels)
+    return Loaded(decoded.image_HW3, _landmarks(material, decoded.image_HW3), notes=decoded.notes)
 
 
 def _landmarks(material: Material, image_HW3: Image) -> Points | None:

@@ -1,7 +1,7 @@
 """Where a preparation reads and writes at a hospital.
 
-    manifest.csv, images/, landmarks/    the data set: what training, and so the coordinator's code, may read
-    work/prepare/                        key, record, withdrawals, report: what only the hospital reads
+manifest.csv, images/, landmarks/    the data set: what training, and so the coordinator's code, may read
+work/prepare/                        key, record, withdrawals, report: what only the hospital reads
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import fcntl
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccfexp.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from client.site import Site
 

@@ -20,16 +20,17 @@ from ccfexp.data.files import BadFileError, decode_landmarks
 from ccfexp.data.photographs import encode_png
 from ccfexp.data.rows import LandmarkSource, Movement, Side
 from ccfexp.detection.choose import Finders, open_detector
-from ccfexp.detection.faces import Face
 from ccfexp.evaluation.measures import Scale, ScaleSource, eye_distance
 from ccfexp.evaluation.quality import SIZE, SourceFacts, assess
+from client.prepare.entries import Material
 from client.prepare.loading import load
 from client.prepare.settings import Faces, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from client.prepare.entries import Material
+    from ccfexp.detection.faces import Face
+
 
 Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float32]
@@ -128,6 +129,7 @@ def portray(job: Job) -> Portrait:
         "mm_per_pixel": job.mm_per_pixel,
         "fingerprint": fingerprint(loaded.image_HW3),
         "notes": list(loaded.notes),
+        "frame_of_video": loaded.taken_frame,
     }
     landmarks = _npy(frame.points(point_682))
     return Portrait(encode_png(image_HW3), landmarks, found.source, figures, face_crop(image_HW3).tobytes())

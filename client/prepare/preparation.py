@@ -11,30 +11,25 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from ccfexp._io import atomic_write_bytes, canonical_json
-from ccfexp.data.rows import LandmarkSource
+from ccfexp.data.rows import LandmarkSource, Row
 from client.chain import utc_now
 from client.payment import local_today
 from client.prepare import publish
+from client.prepare.books import Books
 from client.prepare.crew import Failed
 from client.prepare.entries import Refusal
 from client.prepare.intake import Candidate, Declined, Known, Look, candidates, each_once, known, look
-from client.prepare.portrait import Job, Portrait, corrected_points, portray
+from client.prepare.portrait import Job, Portrait, Recipe, corrected_points, portray
+from client.prepare.settings import PrepareFile
 from client.prepare.store import Item, Labels
 from configs import to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from ccfexp.data.manifest import Row
     from client.prepare.crew import Crew
     from client.prepare.entries import Source
-    from client.prepare.place import Place
-    from client.prepare.portrait import Recipe
-    from client.prepare.pseudonyms import Pseudonyms
-    from client.prepare.settings import PrepareFile
     from client.prepare.sources.labels import LabelBook
-    from client.prepare.store import Store
-    from client.prepare.withdrawal import Withdrawals
 
 _TOGETHER = 16  # photographs that are written down at once
 _RELEASE = 1  # of what is done to a photograph; with another one all are prepared anew
@@ -80,19 +75,15 @@ class Preparation:
     """One run of the command for one source.
 
     Attributes:
-        place: where files go.
+        books: the hospital's private books, open.
         settings: the hospital's.
         recipe: how a photograph is prepared.
-        pseudonyms, store, withdrawals: the hospital's private books.
         around: the world.
     """
 
-    place: Place
+    books: Books
     settings: PrepareFile
     recipe: Recipe
-    pseudonyms: Pseudonyms
-    store: Store
-    withdrawals: Withdrawals
     around: Surroundings = field(default_factory=Surroundings)
     _refusals: list[Refusal] = field(default_factory=list)
 
@@ -105,15 +96,15 @@ class Preparation:
             OSError: the disk refuses; the manifest is as it was.
         """
         found, declined = list[Candidate](), list[Declined]()
-        barred = self.withdrawals.subjects()
-        offers = candidates(source, self.settings, labels, self.pseudonyms, barred, self.around.today())
+        barred = self.books.withdrawals.subjects()
+        offers = candidates(source, self.settings, labels, self.books.pseudonyms, barred, self.around.today())
         for offer in offers:
             if isinstance(offer, Refusal):
                 self._refusals.append(offer)
             else:
                 (found if isinstance(offer, Candidate) else declined).append(offer)  # type: ignore[arg-type]
         offered = len(self._refusals) + len(found) + len(declined)
-        before = self.store.items()
+        before = self.books.store.items()
         taken = list[Known]()
         for answer in each_once(self._known(crew, found)):
             (taken if isinstance(answer, Known) else declined).append(answer)  # type: ignore[arg-type]
@@ -123,7 +114,7 @@ class Preparation:
         prepared = self._portrayed(crew, jobs, before)
         rows, changed = self._published()
         offered_marks = {each.mark for each in taken}
-        absent = sum(mark not in offered_marks for mark in self.store.items())
+        absent = sum(mark not in offered_marks for mark in self.books.store.items())
         refusals = tuple(sorted(self._refusals, key=lambda refusal: (refusal.number, refusal.reason)))
         kept = len(offered_marks & before.keys() - {job.mark for job in jobs})
         return Outcome(offered, prepared, kept, removed, absent, refusals, tuple(rows), changed)
@@ -136,7 +127,7 @@ class Preparation:
             if isinstance(answer, Failed):
                 self._refusals.append(Refusal(candidate.number, answer.reason))
             else:
-                yield known(candidate, answer, self.pseudonyms)
+                yield known(candidate, answer, self.books.pseudonyms)
 
     def _contents(self, crew: Crew, declined: Sequence[Declined]) -> set[str]:
         """Marks of what stands in photographs that may not be used; what cannot be read was never prepared."""
@@ -145,7 +136,7 @@ class Preparation:
         return {self._content(answer.photograph) for answer in answers if not isinstance(answer, Failed)}
 
     def _content(self, sha256: str) -> str:
-        return self.pseudonyms.mark("content", sha256)
+        return self.books.pseudonyms.mark("content", sha256)
 
     # --- what is new --------------------------------------------------------------------------------------------------
 
@@ -159,7 +150,7 @@ class Preparation:
                 works.append(_Work(self._job(each, item), recipe, self._content(each.content.photograph), about))
             elif about.on(item) != item:
                 relabelled.append(about.on(item))
-        self.store.put(relabelled)
+        self.books.store.put(relabelled)
         return works
 
     def _recipe(self, each: Known) -> str:
@@ -186,7 +177,7 @@ class Preparation:
             facts.side,
             facts.grade,
             facts.mm_per_pixel,
-            corrected_points(self.place.data / item.landmarks_path, item.figures) if item and by_hand else None,
+            corrected_points(self.books.place.data / item.landmarks_path, item.figures) if item and by_hand else None,
         )
 
     def _about(self, each: Known) -> _About:
@@ -199,7 +190,7 @@ class Preparation:
             consent_generate=facts.consent_generate,
             consent_expires=facts.consent_expires,
         )
-        session = self.store.session(subject, self.pseudonyms.mark("session", subject, facts.session))
+        session = self.books.store.session(subject, self.books.pseudonyms.mark("session", subject, facts.session))
         return _About(labels, subject, session, each.candidate.number)
 
     # --- what is done -------------------------------------------------------------------------------------------------
@@ -216,7 +207,7 @@ class Preparation:
                 batch.append(self._written(work, answer, before.get(work.mark)))
                 prepared += 1
             if len(batch) >= _TOGETHER or done == len(works):
-                self.store.put(batch)
+                self.books.store.put(batch)
                 batch = []
         return prepared
 
@@ -240,8 +231,8 @@ class Preparation:
             number=work.about.number,
             added=self.around.clock().isoformat(timespec="milliseconds") if item is None else item.added,
         )
-        atomic_write_bytes(self.place.data / new.image_path, made.image)
-        atomic_write_bytes(self.place.data / new.landmarks_path, made.landmarks)
+        atomic_write_bytes(self.books.place.data / new.image_path, made.image)
+        atomic_write_bytes(self.books.place.data / new.landmarks_path, made.landmarks)
         return new
 
     def _remove(self, before: Mapping[str, Item], taken: set[str], contents: set[str]) -> int:
@@ -259,24 +250,24 @@ class Preparation:
         for item in gone:
             of_subject[item.subject].append(item)
         for subject, items in of_subject.items():
-            self.withdrawals.removed(subject, items, self.store.splits().get(subject))
-        self.store.remove([item.mark for item in gone])
+            self.books.withdrawals.removed(subject, items, self.books.store.splits().get(subject))
+        self.books.store.remove([item.mark for item in gone])
         return len(gone)
 
     def _published(self) -> tuple[list[Row], bool]:
         """Write the manifest of all that is prepared, then delete the files that nothing names."""
-        items = list(self.store.items().values())
+        items = list(self.books.store.items().values())
         other = [item for item in items if item.image_size != self.recipe.image_size]
         self._refusals += [Refusal(item.number, _other_size(item, self.recipe.image_size)) for item in other]
         shown, refused = publish.publishable(
             [item for item in items if item.image_size == self.recipe.image_size], self.settings.identity
         )
         self._refusals += refused
-        splits = publish.split_patients(shown, self.store.splits(), self.settings)
-        self.store.assign(splits)
-        rows = publish.rows_of(shown, {**splits, **self.store.splits()})
-        changed = publish.publish(self.place.manifest, rows)
-        publish.sweep(self.place.data, publish.paths_of(items))
+        splits = publish.split_patients(shown, self.books.store.splits(), self.settings)
+        self.books.store.assign(splits)
+        rows = publish.rows_of(shown, {**splits, **self.books.store.splits()})
+        changed = publish.publish(self.books.place.manifest, rows)
+        publish.sweep(self.books.place.data, publish.paths_of(items))
         return rows, changed
 
 

@@ -19,12 +19,13 @@ from ccfexp.data.rows import LandmarkSource, Movement, Role, Row, Side, Split, p
 from ccfexp.errors import ConfigError
 from client.prepare.entries import Refusal
 from client.prepare.split import Patient, assign_splits
+from client.prepare.store import Item
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from client.prepare.settings import PrepareFile
-    from client.prepare.store import Item, Store
+    from client.prepare.store import Store
 
 FOLDERS = ("images", "landmarks")
 _OURS = re.compile(r"\.?[0-9a-f]{32}\.(png|npy)(\..*\.tmp)?")  # also what a crash left of a file half written

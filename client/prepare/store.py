@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import date
@@ -17,7 +18,7 @@ from ccfexp.data.rows import LandmarkSource, Movement, Role, Side, Split
 from ccfexp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _SCHEMA = 1
@@ -175,12 +176,14 @@ class Store:
 
     def put(self, items: Sequence[Item]) -> None:
         """Add photographs, or replace those of the same mark; all or none."""
-        names = ", ".join("?" * len(_COLUMNS))
+        texts = {
+            "names": ", ".join(_COLUMNS),
+            "places": ", ".join("?" * len(_COLUMNS)),
+            "changes": ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS),
+        }
+        statement = "INSERT INTO images ({names}) VALUES ({places}) ON CONFLICT (mark) DO UPDATE SET {changes}"
         with self._connection:
-            self._connection.executemany(
-                f"INSERT OR REPLACE INTO images ({', '.join(_COLUMNS)}) VALUES ({names})",  # noqa: S608 (our names)
-                [_row(item) for item in items],
-            )
+            self._connection.executemany(statement.format(**texts), [_row(item) for item in items])
 
     def remove(self, marks: Sequence[str]) -> None:
         """Take photographs out."""

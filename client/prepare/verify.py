@@ -1,4 +1,4 @@
-"""Is the data set what it should be? In seconds: every file's hash, consents, splits, sizes, and nothing beside them."""
+"""Is the data set what it should be? Every file's hash, consents, splits, sizes, and nothing beside them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ccfexp.data.manifest import ended_consents, read_manifest
-from ccfexp.data.rows import LandmarkSource, Side, Split
+from ccfexp.data.rows import LandmarkSource, Row, Side, Split
 from ccfexp.errors import ManifestError
 from client.prepare import publish
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
 
-    from ccfexp.data.rows import Row
     from client.prepare.place import Place
 
 _PALSIED = 3  # House-Brackmann grade from which on a detector's symmetry is seen
@@ -47,8 +46,7 @@ def verify(place: Place, image_size: int, today: date) -> Verdict:
     try:
         rows = read_manifest(place.manifest, image_size).rows
     except ManifestError as error:
-        problems = error.problems or (str(error),)
-        return Verdict(tuple(problems), (), ())
+        return Verdict(error.problems or (str(error),), (), ())
     named = {path for row in rows for path in (row.path, row.landmarks)}
     problems = ended_consents(rows, today)
     if beside := publish.unnamed(place.data, named):

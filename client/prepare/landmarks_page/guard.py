@@ -14,10 +14,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
+from starlette.types import ASGIApp
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
 LARGEST_BODY = 32_768  # bytes; 68 points need 3 000
 _HOSTS = ("127.0.0.1", "localhost")
@@ -73,7 +75,9 @@ class Guard:
         try:
             port = _checked_host(scope)
             if self._check_token(scope, port):
-                cookie.append((b"set-cookie", f"{_cookie(port)}={self.token}; Path=/; HttpOnly; SameSite=Strict".encode()))
+                cookie.append(
+                    (b"set-cookie", f"{_cookie(port)}={self.token}; Path=/; HttpOnly; SameSite=Strict".encode())
+                )
             if scope["method"] == "POST":
                 _check_sender(scope)
                 receive = _again(await _body(scope, receive))

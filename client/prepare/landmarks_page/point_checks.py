@@ -51,7 +51,9 @@ def checked_points(point_682: npt.NDArray[Any], width: int, height: int) -> Poin
     """
     given = np.asarray(point_682, np.float64)
     if given.shape != (LANDMARKS, 2):
-        raise RefusedPointsError(f"points have shape={list(given.shape)}, expected {[LANDMARKS, 2]}: one x, y per point")
+        raise RefusedPointsError(
+            f"points have shape={list(given.shape)}, expected {[LANDMARKS, 2]}: one x, y per point"
+        )
     if not np.isfinite(given).all():
         raise RefusedPointsError(f"{_listed(~np.isfinite(given).all(1))} not finite; place again")
     size_2 = np.array([width, height])
