@@ -42,6 +42,7 @@ from client.prepare.settings import Dicom
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
 
 _MOST_FRAMES = 1000
@@ -237,7 +238,7 @@ def _text(dataset: Dataset, tag: int) -> str:
     from pydicom.multival import MultiValue
     from pydicom.sequence import Sequence
 
-    element = dataset.get(tag)
+    element: DataElement | None = dataset.get(tag)
     value = None if element is None else element.value
     if value is None:
         return ""
