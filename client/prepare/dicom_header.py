@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ccfexp.data.files import BadFileError
-from client.prepare.quiet import quiet
+from ccfexp.data.quiet import silenced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +75,7 @@ def read_header(file: ClampedReader, tags: Iterable[int]) -> Header:
     size = file.size
     file.size = min(size, _HEADER_BYTES)
     try:
-        with quiet(*LOGGERS), pydicom.config.disable_value_validation():
+        with silenced(*LOGGERS), pydicom.config.disable_value_validation():
             return _read(file, [0x00080016, *tags])
     except BadFileError:
         raise

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ccfexp.data.files import BadFileError
+from ccfexp.data.quiet import silenced
 from client.prepare.dicom_header import LOGGERS, PHOTOGRAPH, UNDEFINED_LENGTH, Header, read_header
 from client.prepare.opening import open_regular
-from client.prepare.quiet import quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +71,7 @@ def read_dicom_photograph(file: Path, frame: int, limits: Limits) -> Image:
         if header.sop_class != PHOTOGRAPH:
             raise BadFileError("not a VL Photographic Image (SOPClassUID (0008,0016)); export the photograph as one")
         try:
-            with quiet(*LOGGERS):
+            with silenced(*LOGGERS):
                 layout = _layout(header.dataset)
                 _check_size(layout, header, stream, frame, limits)
                 return _to_rgb(_decode(stream, header, layout, frame), layout, header.dataset)

@@ -136,12 +136,10 @@ def _scores(movement: Movement, points_N682: Array) -> Array:
     if movement is Movement.SNARL:
         return -_height(q_N682, _NOSE_AND_LIP)
     if movement is Movement.LOWER_TEETH:
-        return np.asarray(
-            np.nan_to_num(face.interlabial_S)
-        )  # NaN where the inner lips do not reach halfway: no gap to be seen
+        return np.asarray(np.nan_to_num(face.interlabial_S))  # NaN: the inner lips do not reach halfway, so no gap
     width_N1 = _outward(q_N682, _CORNERS).sum(1, keepdims=True)
     if movement is Movement.LIP_PUCKER:
-        return -width_N1
+        return np.asarray(-width_N1)
     if movement is Movement.CHEEK_PUFF:
         cheeks_N1 = _outward(q_N682, _CHEEK).mean(1, keepdims=True)
         lips_N1 = _height(q_N682, (_LOWER_LIP,)) - _height(q_N682, (_UPPER_LIP,))

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccfexp.data.alignment import Similarity, five_points, outside_share, points_outside, similarity, warp
-from ccfexp.data.duplicates import face_crop, fingerprint
+from ccfexp.data.duplicates import face_print, fingerprint
 from ccfexp.data.files import BadFileError, decode_landmarks
 from ccfexp.data.photographs import encode_png
 from ccfexp.data.rows import LandmarkSource, Movement, Side
@@ -132,7 +132,7 @@ def portray(job: Job) -> Portrait:
         "frame_of_video": loaded.taken_frame,
     }
     landmarks = _npy(frame.points(point_682))
-    return Portrait(encode_png(image_HW3), landmarks, found.source, figures, face_crop(image_HW3).tobytes())
+    return Portrait(encode_png(image_HW3), landmarks, found.source, figures, face_print(image_HW3).tobytes())
 
 
 def corrected_points(landmarks: Path, figures: Mapping[str, Any]) -> Points:

@@ -10,7 +10,7 @@ import math
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -216,8 +216,8 @@ def _picture(frame: VideoFrame, aspect: Fraction, limits: Limits) -> Image:
     _check_pixels(width * frame.height, limits)
     with _guarded():
         image_HW3 = np.asarray(frame.to_ndarray(format="rgb24", width=width, height=frame.height), np.uint8)
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    return image_HW3 if matrix is None else _upright(image_HW3, np.frombuffer(bytes(matrix), np.int32))
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    return image_HW3 if matrix is None else _upright(image_HW3, np.frombuffer(memoryview(matrix), np.int32))
 
 
 def _upright(image_HW3: Image, matrix_9: npt.NDArray[np.int32]) -> Image:

@@ -30,18 +30,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccfexp.data.files import BadFileError
+from ccfexp.data.quiet import silenced
 from ccfexp.errors import ConfigError, did_you_mean
 from client.prepare.dicom_header import LOGGERS, PHOTOGRAPH, VIDEO, Header, read_header
 from client.prepare.dicom_pixels import can_decode
 from client.prepare.dicom_video import holds_video
 from client.prepare.entries import Entry, Material, Refusal
 from client.prepare.opening import open_regular
-from client.prepare.quiet import quiet
 from client.prepare.settings import Dicom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydicom.dataelem import DataElement
     from pydicom.dataset import Dataset
 
 _MOST_FRAMES = 1000
@@ -60,12 +61,12 @@ class DicomSource:
     Attributes:
         root: the folder.
         settings: which attributes say what.
-        files: the files in their order; None = all below the folder, sorted.
+        files: the files in their order, or why one cannot be read; None = all below the folder, sorted.
     """
 
     root: Path
     settings: Dicom
-    files: Iterable[Path] | None = None
+    files: Iterable[Path | BadFileError] | None = None
 
     def entries(self) -> Iterator[Entry | Refusal]:
         """All that is there, numbered from 1.
@@ -77,6 +78,8 @@ class DicomSource:
         number = 0
         for file in _walk(self.root) if self.files is None else self.files:
             try:
+                if isinstance(file, BadFileError):
+                    raise file
                 found = _read(file, tags, self.settings)
             except BadFileError as error:
                 number += 1
@@ -112,8 +115,8 @@ def _tags(settings: Dicom) -> dict[str, int]:
     return tags
 
 
-def _walk(root: Path) -> list[Path]:
-    """Files below a folder, sorted by the bytes of their paths; links that leave it and hidden files are left out."""
+def _walk(root: Path) -> list[Path | BadFileError]:
+    """Files below a folder, sorted by the bytes of their paths, without hidden ones; a link must not leave it."""
 
     def fail(_error: OSError) -> None:
         raise ConfigError("source: a folder cannot be read; check that it exists, and its permissions") from None
@@ -123,7 +126,8 @@ def _walk(root: Path) -> list[Path]:
     for folder, below, names in os.walk(home, onerror=fail):
         below[:] = [name for name in below if not name.startswith(".")]
         found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return [path for path in sorted(found, key=os.fsencode) if _stays_below(path, home)]
+    leaves = BadFileError("a link that leaves the source's folder; copy the file")
+    return [path if _stays_below(path, home) else leaves for path in sorted(found, key=os.fsencode)]
 
 
 def _stays_below(path: Path, home: Path) -> bool:
@@ -142,7 +146,7 @@ def _read(file: Path, tags: dict[str, int], settings: Dicom) -> tuple[dict[str, 
     with open_regular(file, _MOST_BYTES) as stream:
         header = read_header(stream, wanted)
     try:
-        with quiet(*LOGGERS):
+        with silenced(*LOGGERS):
             _check_use(header.dataset)
             frames = _check_kind(header)
             facts = _facts(header.dataset, tags, settings)
@@ -237,7 +241,7 @@ def _text(dataset: Dataset, tag: int) -> str:
     from pydicom.multival import MultiValue
     from pydicom.sequence import Sequence
 
-    element = dataset.get(tag)
+    element: DataElement | None = dataset.get(tag)
     value = None if element is None else element.value
     if value is None:
         return ""
