@@ -114,25 +114,48 @@ def in_srgb(
 
 
 def rgb_profile(primaries: tuple[tuple[float, float], ...], decode: Callable[[Array], Array]) -> bytes:
-    """An ICC profile (ICC.1:2001-04) of three matrix columns, adapted to D50 by Bradford, and one curve."""
+    """An ICC profile of three matrix columns, adapted to D50 by Bradford, and one curve."""
     adapt = np.linalg.inv(_BRADFORD) @ np.diag((_BRADFORD @ _D50) / (_BRADFORD @ _D65)) @ _BRADFORD
     columns = adapt @ to_xyz(primaries)
-    curve = np.round(decode(np.linspace(0, 1, 1024)) * 65535).astype(">u2").tobytes()
-    curve = b"curv" + struct.pack(">II", 0, 1024) + curve
+    tags = {kind + b"XYZ": _xyz(columns[:, index]) for index, kind in enumerate((b"r", b"g", b"b"))}
+    curves = {kind + b"TRC": _curve(decode) for kind in (b"r", b"g", b"b")}
+    return _profile(b"mntr", b"RGB ", b"XYZ ", tags | curves)
+
+
+def grey_profile(decode: Callable[[Array], Array]) -> bytes:
+    """An ICC profile of one curve."""
+    return _profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": _curve(decode)})
+
+
+def cmyk_profile() -> bytes:
+    """An ICC profile of neutral inks: cyan, magenta and yellow take 20 from L* = 100 each, black all of it."""
+    inks = np.indices((2, 2, 2, 2)).reshape(4, -1)  # the last, black, changes fastest, as the standard has it
+    lightness = np.where(inks[3] == 1, 0, 100 - 20 * inks[:3].sum(0))
+    lab = np.stack([np.round(lightness * 2.55), np.full(16, 128), np.full(16, 128)], -1).astype(np.uint8)
+    straight = bytes(range(256))
+    table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + struct.pack(">9i", *(np.eye(3, dtype=int) * 65536).ravel())
+    table += straight * 4 + lab.tobytes() + straight * 3
+    return _profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": table, b"A2B1": table})
+
+
+def _curve(decode: Callable[[Array], Array]) -> bytes:
+    values = np.round(decode(np.linspace(0, 1, 1024)) * 65535).astype(">u2")
+    return b"curv" + struct.pack(">II", 0, 1024) + values.tobytes()
+
+
+def _profile(device: bytes, space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """An ICC profile of version 2.4 (ICC.1:2001-04)."""
     tags = {
         b"desc": b"desc" + struct.pack(">II", 0, 2) + b"x\0" + b"\0" * 78,
         b"cprt": b"text" + b"\0\0\0\0" + b"x\0",
         b"wtpt": _xyz(_D50),
-        b"rXYZ": _xyz(columns[:, 0]), b"gXYZ": _xyz(columns[:, 1]), b"bXYZ": _xyz(columns[:, 2]),
-        b"rTRC": curve, b"gTRC": curve, b"bTRC": curve,
-    }  # fmt: skip
+        **tags,
+    }
     table, body, at = b"", b"", 128 + 4 + 12 * len(tags)
     for name, data in tags.items():
-        padded = data + b"\0" * (-len(data) % 4)
         table += name + struct.pack(">II", at + len(body), len(data))
-        body += padded
-    size = at + len(body)
-    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+        body += data + b"\0" * (-len(data) % 4)
+    header = struct.pack(">I4sI4s4s4s", at + len(body), b"lcms", 0x02400000, device, space, connection)
     header += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + b"\0" * 28 + _xyz(_D50)[8:]
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
 

@@ -117,6 +117,37 @@ def test_a_profile_brings_colours_to_srgb(
         np.testing.assert_allclose(image_HW3[20, 20], expected, atol=tolerance)
 
 
+def test_a_profile_of_grey() -> None:
+    """A scanner's linear grey of a half is sRGB's 188, with and without transparency."""
+    profile = files.grey_profile(lambda value: value)
+    grey = Image.new("L", (40, 40), 128)
+    expected = 255 * files.srgb_curve(np.array(128 / 255))
+    assert expected == pytest.approx(188, abs=0.5)
+    for picture in (grey, grey.convert("LA")):
+        image_HW3, notes = decode(files.encode(picture, "PNG", icc_profile=profile))
+        assert notes == ()
+        np.testing.assert_allclose(image_HW3[20, 20], expected, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("inks", "lightness"), [((0, 0, 0, 0), 100), ((255, 0, 0, 0), 80), ((0, 255, 255, 0), 60), ((0, 0, 0, 255), 0)]
+)
+def test_a_profile_of_printing_inks(inks: tuple[int, ...], lightness: float) -> None:
+    """L* to sRGB by CIE 15 and IEC 61966-2-1, in formulas."""
+    y = ((lightness + 16) / 116) ** 3 if lightness > 8 else lightness / 903.3
+    expected = 255 * files.srgb_curve(np.array(y))
+    printed = Image.new("CMYK", (40, 40), inks)
+    for kind in ("TIFF", "JPEG"):
+        data = files.encode(printed, kind, icc_profile=files.cmyk_profile())
+        if lightness == 0:
+            with pytest.raises(BadFileError, match="is black"):
+                decode(data)
+            continue
+        image_HW3, notes = decode(data)
+        assert notes == ()
+        np.testing.assert_allclose(image_HW3[20, 20], expected, atol=2)
+
+
 def test_a_known_adobe_colour() -> None:
     """Adobe's green of full strength lies outside sRGB; its red is sRGB's red, but of more than full strength."""
     assert files.in_srgb((255, 0, 0), files.ADOBE_RGB, lambda v: v**files.ADOBE_GAMMA)[0] > 255
