@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ccfexp.data.photographs import decode_photograph
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -162,3 +164,15 @@ def _profile(device: bytes, space: bytes, connection: bytes, tags: dict[bytes, b
 
 def _xyz(value_3: Array) -> bytes:
     return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in value_3))
+
+
+def decode(data: bytes, max_pixels: int = 10_000_000) -> tuple[np.ndarray[Any, Any], tuple[str, ...]]:
+    decoded = decode_photograph(data, max_pixels=max_pixels)
+    assert decoded.image_HW3.dtype == np.uint8
+    return decoded.image_HW3, decoded.notes
+
+
+def middles(image_HW3: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The colours in the middle of the four quarters."""
+    height, width = image_HW3.shape[:2]
+    return image_HW3[height // 4 :: height // 2, width // 4 :: width // 2].astype(int)
