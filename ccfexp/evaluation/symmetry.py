@@ -5,9 +5,9 @@ palsied and the points are all but symmetric, somebody should look at them.
 
 Basis of the bound: 150 phantoms, eleven movements, poses of a few degrees. Median asymmetry by grade, I to VI: .049,
 .049, .053, .060, .072, .083. Pose is most of it (a turn of the head is asymmetric in a picture), so the measure cannot
-tell grades apart in one photograph and is not meant to. Below .02 lie 3 % of true faces of grade III and above, 40 % of
-those whose asymmetry was shrunk to a third, and all whose asymmetry was shrunk to a tenth. A detector's scatter hides
-it: with 3 % of the eye distance on every point nothing lies below. So the bound finds gross symmetrising and few others.
+tell grades apart in one photograph and is not meant to. Below .02 lie 3 % of true faces of grade III and above, 40 %
+of those whose asymmetry was shrunk to a third, and all whose asymmetry was shrunk to a tenth. A detector's scatter
+hides it: with 3 % of the eye distance on every point nothing lies below. So the bound finds gross symmetrising alone.
 """
 
 from __future__ import annotations

@@ -118,3 +118,12 @@ def publish(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for file in local.KNOWN
     )
     monkeypatch.setattr(local, "KNOWN", known)
+
+
+def single_output(path: Path) -> Path:
+    """A network that answers one number for each of 112x112 pixels: no detector."""
+    picture = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [1, 3, 112, 112])
+    answer = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 3, 112, 112])
+    graph = helper.make_graph([helper.make_node("Relu", ["input.1"], ["out"])], "other", [picture], [answer])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6), str(path))
+    return path
