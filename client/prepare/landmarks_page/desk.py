@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ccfexp.detection.faces import Points
 from ccfexp.errors import CCFExpError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
-
-    from ccfexp.detection.faces import Points
 
 
 class UnknownFaceError(CCFExpError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -22,16 +23,14 @@ from starlette.routing import Route
 from ccfexp.data.files import LANDMARKS
 from ccfexp.errors import CCFExpError
 from ccfexp.evaluation.measures import Scale, measure
-from client.prepare.landmarks_page.desk import UnknownFaceError
+from client.prepare.landmarks_page.desk import Desk, UnknownFaceError
 from client.prepare.landmarks_page.point_checks import RefusedPointsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy.typing as npt
     from starlette.requests import Request
 
-    from client.prepare.landmarks_page.desk import Desk, Face, Placed
+    from client.prepare.landmarks_page.desk import Face, Placed
 
 _STATIC = Path(__file__).parent / "static"
 _MEDIA_TYPES = {

@@ -26,7 +26,7 @@ let version = ""; // of its saved points
 let edits = null;
 let chosen = null; // which point
 let busy = false; // with the server: a face is loaded or saved
-let measured = { saved: null, running: false, again: false };
+let measured = null; // the measures of the saved points, and whether an answer is awaited
 let stage, list;
 
 function tell(text, { bad = false, again = false } = {}) {
@@ -89,16 +89,21 @@ async function measure() {
   try {
     do {
       state.again = false;
+      state.saved ??= (await server.measure(edits.saved)).measures;
       const now = (await server.measure(edits.points)).measures;
-      if (state !== measured) return; // another face is on the page
-      if (!edits.changed) state.saved = now;
+      if (state !== measured) return; // another face, or other saved points, are on the page
       showMeasures(now, state.saved);
     } while (state.again);
   } catch {
-    showMeasures(null, state.saved);
+    if (state === measured) showMeasures(null, state.saved);
   } finally {
     state.running = false;
   }
+}
+
+// Those of the saved points are asked for anew; an answer that is still awaited is not shown.
+function forgetMeasures() {
+  measured = { saved: null, running: false, again: false };
 }
 
 function redraw() {
@@ -127,7 +132,7 @@ async function show(number) {
   const wanted = faces.find((other) => other.number === number);
   const { points, version: found } = await server.placed(number);
   [face, version, edits, chosen] = [wanted, found, new Edits(points), null];
-  measured = { saved: null, running: false, again: false };
+  forgetMeasures();
   stage.showPicture(server.pictureAddress(number, version), face.width, face.height);
   stage.points = edits.points;
   stage.fit();
@@ -171,6 +176,7 @@ function save() {
       const [px, py] = edits.points[i]; // moved on while the answer was awaited?
       if (px === sent[i][0] && py === sent[i][1]) edits.place(i, x, y); // as stored, to single precision
     });
+    forgetMeasures();
     drawFaces();
     showFacts(face);
     redraw();
@@ -194,7 +200,7 @@ function loadAgain() {
     const kept = edits.changed;
     if (kept) edits.rebase(answer.points);
     else edits = new Edits(answer.points);
-    measured.saved = null;
+    forgetMeasures();
     stage.showPicture(server.pictureAddress(face.number, version), face.width, face.height);
     showFacts(face);
     redraw();
@@ -202,10 +208,10 @@ function loadAgain() {
   });
 }
 
-function choose(index, { focus = false } = {}) {
+function choose(index, { focus = false, pointed = false } = {}) {
   chosen = index;
   draw();
-  stage.reveal(index);
+  if (!pointed) stage.reveal(index); // under a pointer the picture stays where it is
   list.reveal(index);
   if (focus) stage.marks[index].focus({ preventScroll: true });
 }
@@ -239,11 +245,14 @@ function onMarkKey(event) {
 
 function onKey(event) {
   const key = event.key.toLowerCase();
-  if (document.querySelector("dialog[open]") || !edits) return;
+  if (document.querySelector("dialog[open], .dragging") || !edits) return;
   if (event.ctrlKey || event.metaKey) {
     if (key === "z" && !event.shiftKey) undo();
     else if (key === "y" || key === "z") redo();
-    else if (key === "s") $("save").click();
+    else if (key === "s") {
+      if (event.target.matches("#x, #y")) enterNumber(event.target.id); // typed, and not yet left
+      $("save").click();
+    }
     else return;
   } else if (event.target.matches("input, select, [role=listbox]")) return;
   else if (key === "+" || key === "=") stage.zoomStep(1);
@@ -251,6 +260,14 @@ function onKey(event) {
   else if (key === "0") stage.fit();
   else return;
   event.preventDefault();
+}
+
+// The point goes where the field says; digits that a field does not show stay as they are.
+function enterNumber(id) {
+  const typed = $(id).valueAsNumber;
+  const [x, y] = edits.points[chosen];
+  if (!Number.isFinite(typed) || typed.toFixed(2) === (id === "x" ? x : y).toFixed(2)) return draw();
+  return step(() => place(chosen, id === "x" ? typed : x, id === "y" ? typed : y));
 }
 
 function undo() {
@@ -267,7 +284,7 @@ function listen() {
   followPointers(stage, {
     begin: (index) => {
       edits.begin();
-      choose(index, { focus: true });
+      choose(index, { focus: true, pointed: true });
     },
     place: (index, x, y) => {
       place(index, x, y);
@@ -290,12 +307,7 @@ function listen() {
   $("marks").addEventListener("keydown", onMarkKey);
   document.addEventListener("keydown", onKey);
   for (const id of ["x", "y"]) {
-    $(id).addEventListener("change", () => {
-      const [x, y] = [$("x").valueAsNumber, $("y").valueAsNumber];
-      const [px, py] = edits.points[chosen];
-      // The other coordinate keeps the digits that its field does not show.
-      step(() => Number.isFinite(id === "x" ? x : y) && place(chosen, id === "x" ? x : px, id === "y" ? y : py));
-    });
+    $(id).addEventListener("change", () => enterNumber(id));
   }
   const beside = (d) => faces[faces.findIndex(({ number }) => number === face.number) + d].number;
   const clicks = {
@@ -338,7 +350,8 @@ async function start() {
   faces = await server.faces();
   drawFaces();
   listen();
-  await alone(() => show((nextUrgent() ?? faces[0].number)));
+  if (!faces.length) throw new Error("There is no face whose points could be corrected.");
+  await alone(() => show(nextUrgent() ?? faces[0].number));
 }
 
 // A browser may remember what was ticked before a reload.
