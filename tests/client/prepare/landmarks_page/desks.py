@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -40,11 +41,12 @@ def read_points(manifest: Path, row: Row) -> Points:
     return points
 
 
-def write_points(file: Path, point_682: Points) -> None:
-    """A landmarks file as another program writes it."""
+def with_points(manifest: Path, row: Row, point_682: Points) -> Row:
+    """Overwrite the points of a row, as another program does; returns the row that tells of them."""
     buffer = io.BytesIO()
     np.save(buffer, point_682, allow_pickle=False)
-    atomic_write_bytes(file, buffer.getvalue())
+    atomic_write_bytes(manifest.parent / row.landmarks, buffer.getvalue())
+    return replace(row, landmarks_sha256=hashlib.sha256(buffer.getvalue()).hexdigest())
 
 
 def landmark_files(manifest: Path) -> set[str]:

@@ -29,7 +29,7 @@ from tests.client.prepare.landmarks_page.desks import (
     landmark_files,
     read_points,
     read_rows,
-    write_points,
+    with_points,
 )
 
 
@@ -66,7 +66,7 @@ def test_a_save_changes_one_row_and_one_file(rendered: Path, data: st.DataObject
     """Any face, any points near a face: they are on the disk in single precision, and nothing else has changed."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(shutil.copytree(rendered, Path(folder) / "site")) / "manifest.csv"
-        desk, before = ManifestDesk(manifest, SIZE), read_rows(manifest)
+        desk, before = ManifestDesk(manifest, SIZE), list(read_rows(manifest))
         old_points = [read_points(manifest, row) for row in before]
         for number in data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)):
             placed = desk.placed(number)
@@ -81,11 +81,11 @@ def test_a_save_changes_one_row_and_one_file(rendered: Path, data: st.DataObject
 
             assert face.landmark_source == "manual"
             assert np.array_equal(saved.point_682, points.astype(np.float32))
-            before = tuple(
-                replace(row, landmarks=new.landmarks, landmark_source=LandmarkSource.MANUAL) if i == number else row
-                for i, (row, new) in enumerate(zip(before, read_rows(manifest), strict=True), start=1)
-            )
-            assert before == read_rows(manifest)
+            new = read_rows(manifest)[number - 1]
+            digest = hashlib.sha256((manifest.parent / new.landmarks).read_bytes()).hexdigest()
+            by_hand = {"landmark_source": LandmarkSource.MANUAL, "landmarks_sha256": digest}
+            before[number - 1] = replace(before[number - 1], landmarks=new.landmarks, **by_hand)
+            assert before == list(read_rows(manifest))
             assert landmark_files(manifest) == {row.landmarks for row in before}
             for row, expected in zip(before, old_points, strict=True):
                 assert np.array_equal(read_points(manifest, row), expected)
@@ -127,7 +127,7 @@ def test_flags_come_first_and_go_once_a_person_has_saved(manifest: Path) -> None
     rows = read_rows(manifest)
     crossed = read_points(manifest, rows[2])
     crossed[[37, 38, 40, 41]] = crossed[[41, 40, 38, 37]]
-    write_points(manifest.parent / rows[2].landmarks, crossed)
+    write_manifest(manifest, [*rows[:2], with_points(manifest, rows[2], crossed), rows[3]])
     desk = ManifestDesk(manifest, SIZE, flags={rows[1].path: ("the detector is unsure",)})
 
     assert [face.flags for face in desk.faces()] == [(), ("the detector is unsure",), ("right lids cross",), ()]
@@ -182,7 +182,7 @@ def test_points_that_somebody_changed_are_not_overwritten(manifest: Path) -> Non
         desk.save(1, placed.point_682, placed.version)
 
     placed = desk.placed(2)
-    write_points(manifest.parent / read_rows(manifest)[1].landmarks, placed.point_682 + 1)
+    with_points(manifest, read_rows(manifest)[1], placed.point_682 + 1)
     with pytest.raises(ChangedError, match="this face was changed"):
         desk.save(2, placed.point_682, placed.version)
 
@@ -241,13 +241,13 @@ def test_a_manifest_that_became_unusable_says_so(manifest: Path) -> None:
 def test_a_file_that_another_row_needs_stays(manifest: Path, linked: bool) -> None:
     """Two photographs of one pose may share their landmarks, by name or by link."""
     rows = read_rows(manifest)
-    shared = replace(rows[1], landmarks=rows[0].landmarks)
+    shared = replace(rows[1], landmarks=rows[0].landmarks, landmarks_sha256=rows[0].landmarks_sha256)
     if linked:
         file = manifest.parent / rows[1].landmarks
         file.unlink()
         file.symlink_to(manifest.parent / rows[0].landmarks)
-    else:
-        write_manifest(manifest, [rows[0], shared, *rows[2:]])
+        shared = replace(shared, landmarks=rows[1].landmarks)
+    write_manifest(manifest, [rows[0], shared, *rows[2:]])
     desk, first = ManifestDesk(manifest, SIZE), read_points(manifest, rows[0])
 
     save_moved(desk, 1)

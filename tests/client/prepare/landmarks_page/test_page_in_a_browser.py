@@ -20,8 +20,8 @@ from tests.client.prepare.landmarks_page.desks import (
     landmark_files,
     read_points,
     read_rows,
+    with_points,
     write_phantoms,
-    write_points,
 )
 from tests.client.prepare.landmarks_page.server_process import Served, served
 
@@ -347,8 +347,8 @@ def test_a_refusal_keeps_the_points_on_the_page(session: Session) -> None:
     session.drag(48, 2.0, 0.0)
     mine = session.place(48)
     theirs = read_points(session.manifest, rows[1]) + np.float32(1)
-    write_points(session.manifest.parent / rows[1].landmarks, theirs)
-    write_manifest(session.manifest, rows[::-1])
+    changed = [rows[0], with_points(session.manifest, rows[1], theirs), *rows[2:]]
+    write_manifest(session.manifest, changed[::-1])
 
     page.locator("#save").click()
     expect(page.locator("#status")).to_contain_text("changed by somebody else")
