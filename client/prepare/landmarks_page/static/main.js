@@ -1,8 +1,10 @@
 // The page: which face is on it, what a person does to its points, and what becomes of that.
 
 import { Edits } from "/static/edits.js";
+import { nextUrgent, optionOf, placeOf } from "/static/faces.js";
+import { Measuring } from "/static/measuring.js";
 import { followPointers } from "/static/pointers.js";
-import { PointList, showFacts, showMeasures, words } from "/static/panel.js";
+import { PointList, showFacts, showMeasures } from "/static/panel.js";
 import * as server from "/static/server.js";
 import { Stage } from "/static/stage.js";
 
@@ -26,7 +28,7 @@ let version = ""; // of its saved points
 let edits = null;
 let chosen = null; // which point
 let busy = false; // with the server: a face is loaded or saved
-let measured = null; // the measures of the saved points, and whether an answer is awaited
+const measuring = new Measuring();
 let stage, list;
 
 function tell(text, { bad = false, again = false } = {}) {
@@ -43,7 +45,7 @@ function draw() {
 }
 
 function drawButtons() {
-  const here = faces.findIndex(({ number }) => number === face?.number);
+  const here = placeOf(faces, face?.number);
   const changed = edits?.changed ?? false;
   $("undo").disabled = !edits?.done.length;
   $("redo").disabled = !edits?.undone.length;
@@ -57,58 +59,17 @@ function drawButtons() {
   $("face").disabled = busy;
   const waiting = faces.filter(({ urgency }) => urgency > 0).length;
   $("urgent").textContent = `Next needing attention (${waiting})`;
-  $("urgent").disabled = busy || nextUrgent() === null;
+  $("urgent").disabled = busy || nextUrgent(faces, face?.number) === null;
 }
 
 function drawFaces() {
-  const options = faces.map(({ number, subject, session, movement, landmark_source, urgency }) => {
-    const state = urgency === 2 ? "flagged" : landmark_source === "manual" ? "done" : urgency ? "to check" : "";
-    const parts = [number, subject, words(movement), `session ${session}`, state];
-    return new Option(parts.filter((part) => part !== "").join(" · "), number);
-  });
-  $("face").replaceChildren(...options);
+  $("face").replaceChildren(...faces.map(optionOf));
   if (face) $("face").value = face.number;
-}
-
-// The next face, in a circle, of the most urgent kind that there is beside the one on the page.
-function nextUrgent() {
-  const here = faces.findIndex(({ number }) => number === face?.number);
-  const others = [...faces.slice(here + 1), ...faces.slice(0, Math.max(0, here))].filter(({ urgency }) => urgency > 0);
-  const most = Math.max(...others.map(({ urgency }) => urgency));
-  return others.find(({ urgency }) => urgency === most)?.number ?? null;
-}
-
-// Measures as the server computes them; while one answer is awaited only the last wish is kept.
-async function measure() {
-  if (measured.running) {
-    measured.again = true;
-    return;
-  }
-  const state = measured;
-  state.running = true;
-  try {
-    do {
-      state.again = false;
-      state.saved ??= (await server.measure(edits.saved)).measures;
-      const now = (await server.measure(edits.points)).measures;
-      if (state !== measured) return; // another face, or other saved points, are on the page
-      showMeasures(now, state.saved);
-    } while (state.again);
-  } catch {
-    if (state === measured) showMeasures(null, state.saved);
-  } finally {
-    state.running = false;
-  }
-}
-
-// Those of the saved points are asked for anew; an answer that is still awaited is not shown.
-function forgetMeasures() {
-  measured = { saved: null, running: false, again: false };
 }
 
 function redraw() {
   draw();
-  measure();
+  measuring.follow(edits);
 }
 
 // Do something with the server, one thing at a time; what it refuses is said, and nothing on the page is lost.
@@ -132,14 +93,15 @@ async function show(number) {
   const wanted = faces.find((other) => other.number === number);
   const { points, version: found } = await server.placed(number);
   [face, version, edits, chosen] = [wanted, found, new Edits(points), null];
-  forgetMeasures();
+  measuring.forget();
   stage.showPicture(server.pictureAddress(number, version), face.width, face.height);
   stage.points = edits.points;
   stage.fit();
   showFacts(face);
   showMeasures(null, null);
   $("face").value = number;
-  tell("");
+  const which = `Face ${placeOf(faces, number) + 1} of ${faces.length}.`;
+  tell(`${which} Drag a point; or choose one in the list, press Enter, then the arrow keys.`);
   redraw();
 }
 
@@ -176,7 +138,7 @@ function save() {
       const [px, py] = edits.points[i]; // moved on while the answer was awaited?
       if (px === sent[i][0] && py === sent[i][1]) edits.place(i, x, y); // as stored, to single precision
     });
-    forgetMeasures();
+    measuring.forget();
     drawFaces();
     showFacts(face);
     redraw();
@@ -200,7 +162,7 @@ function loadAgain() {
     const kept = edits.changed;
     if (kept) edits.rebase(answer.points);
     else edits = new Edits(answer.points);
-    forgetMeasures();
+    measuring.forget();
     stage.showPicture(server.pictureAddress(face.number, version), face.width, face.height);
     showFacts(face);
     redraw();
@@ -309,11 +271,11 @@ function listen() {
   for (const id of ["x", "y"]) {
     $(id).addEventListener("change", () => enterNumber(id));
   }
-  const beside = (d) => faces[faces.findIndex(({ number }) => number === face.number) + d].number;
+  const beside = (d) => faces[placeOf(faces, face.number) + d].number;
   const clicks = {
     previous: () => go(beside(-1)),
     following: () => go(beside(1)),
-    urgent: () => go(nextUrgent()),
+    urgent: () => go(nextUrgent(faces, face.number)),
     undo,
     redo,
     reset: () => {
@@ -351,7 +313,7 @@ async function start() {
   drawFaces();
   listen();
   if (!faces.length) throw new Error("There is no face whose points could be corrected.");
-  await alone(() => show(nextUrgent() ?? faces[0].number));
+  await alone(() => show(nextUrgent(faces) ?? faces[0].number));
 }
 
 // A browser may remember what was ticked before a reload.
