@@ -83,8 +83,8 @@ def test_a_save_changes_one_row_and_one_file(rendered: Path, data: st.DataObject
             assert np.array_equal(saved.point_682, points.astype(np.float32))
             new = read_rows(manifest)[number - 1]
             digest = hashlib.sha256((manifest.parent / new.landmarks).read_bytes()).hexdigest()
-            by_hand = {"landmark_source": LandmarkSource.MANUAL, "landmarks_sha256": digest}
-            before[number - 1] = replace(before[number - 1], landmarks=new.landmarks, **by_hand)
+            old = replace(before[number - 1], landmarks=new.landmarks, landmarks_sha256=digest)
+            before[number - 1] = replace(old, landmark_source=LandmarkSource.MANUAL)
             assert before == list(read_rows(manifest))
             assert landmark_files(manifest) == {row.landmarks for row in before}
             for row, expected in zip(before, old_points, strict=True):
