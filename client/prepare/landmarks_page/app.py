@@ -11,7 +11,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from ccfexp.errors import ConfigError
-from client.prepare.landmarks_page.guard import Guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from client.prepare.landmarks_page.desk import Desk
 
 _LOOPBACK = "127.0.0.1"
+_print = functools.partial(print, flush=True)
 _GRACE_S = 5  # for a save that is under way when the server is told to end
 
 
@@ -40,6 +40,7 @@ def make_app(desk: Desk, token: str) -> Starlette:
         from starlette.middleware import Middleware
     except ImportError:
         raise _missing("starlette") from None
+    from client.prepare.landmarks_page.guard import Guard
     from client.prepare.landmarks_page.routes import ANSWERS_TO_ERRORS, Routes, static_files
 
     app = Starlette(
@@ -56,7 +57,7 @@ def serve(
     port: int,
     *,
     token: str | None = None,
-    say: Callable[[str], None] = functools.partial(print, flush=True),
+    say: Callable[[str], None] = _print,
 ) -> None:
     """Serve the page until Ctrl-C or SIGTERM; a save that is under way is finished.
 

@@ -3,6 +3,8 @@
 The server listens on the loopback interface alone, but so can be reached by every program of this computer and, in
 somebody's name, by every page that their browser shows. So each request must name this server (a page whose domain was
 rebound to this computer names another), must hold the token, and must, where it changes something, come from this page.
+
+Only `client.prepare.landmarks_page.app` imports this module, because Starlette is part of an extra.
 """
 
 from __future__ import annotations
@@ -14,12 +16,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from starlette.types import Message, Receive, Scope, Send
 
 LARGEST_BODY = 32_768  # bytes; 68 points need 3 000
 _HOSTS = ("127.0.0.1", "localhost")
@@ -144,7 +144,8 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Refused(HTTPStatus.BAD_REQUEST, "the body is not complete")
-        body += message.get("body", b"")
+        part: bytes = message.get("body", b"")
+        body += part
         if len(body) > LARGEST_BODY:
             raise too_large
         if not message.get("more_body", False):

@@ -122,11 +122,12 @@ class ManifestDesk:
         old = self._rows[number]
         buffer = io.BytesIO()
         np.save(buffer, points, allow_pickle=False)
-        row = _with_landmarks(old, str(PurePosixPath(old.landmarks).with_name(f"{self._new_name()}.npy")))
+        data = buffer.getvalue()
+        row = _with_landmarks(old, str(PurePosixPath(old.landmarks).with_name(f"{self._new_name()}.npy")), data)
         file = self._root / row.landmarks
         if file.exists():
             raise FileExistsError("a landmarks file of the new name exists")
-        atomic_write_bytes(file, buffer.getvalue())
+        atomic_write_bytes(file, data)
         try:
             write_manifest(self._path, list((self._rows | {number: row}).values()))
         except BaseException:
@@ -186,9 +187,10 @@ class ManifestDesk:
         return Placed(points, hashlib.sha256(row.sha256.encode() + data).hexdigest())
 
 
-def _with_landmarks(row: Row, relative: str) -> Row:
+def _with_landmarks(row: Row, relative: str, data: bytes) -> Row:
     """The row with new points: the one place that says what a correction by hand changes in it."""
-    return replace(row, landmarks=relative, landmark_source=LandmarkSource.MANUAL)
+    digest = hashlib.sha256(data).hexdigest()
+    return replace(row, landmarks=relative, landmarks_sha256=digest, landmark_source=LandmarkSource.MANUAL)
 
 
 def _read_file(path: Path) -> bytes:

@@ -1,8 +1,10 @@
 // The page: which face is on it, what a person does to its points, and what becomes of that.
 
 import { Edits } from "/static/edits.js";
+import { nextUrgent, optionOf, placeOf } from "/static/faces.js";
+import { Measuring } from "/static/measuring.js";
 import { followPointers } from "/static/pointers.js";
-import { PointList, showFacts, showMeasures, words } from "/static/panel.js";
+import { PointList, showFacts, showMeasures } from "/static/panel.js";
 import * as server from "/static/server.js";
 import { Stage } from "/static/stage.js";
 
@@ -26,7 +28,7 @@ let version = ""; // of its saved points
 let edits = null;
 let chosen = null; // which point
 let busy = false; // with the server: a face is loaded or saved
-let measured = { saved: null, running: false, again: false };
+const measuring = new Measuring();
 let stage, list;
 
 function tell(text, { bad = false, again = false } = {}) {
@@ -43,7 +45,7 @@ function draw() {
 }
 
 function drawButtons() {
-  const here = faces.findIndex(({ number }) => number === face?.number);
+  const here = placeOf(faces, face?.number);
   const changed = edits?.changed ?? false;
   $("undo").disabled = !edits?.done.length;
   $("redo").disabled = !edits?.undone.length;
@@ -57,53 +59,17 @@ function drawButtons() {
   $("face").disabled = busy;
   const waiting = faces.filter(({ urgency }) => urgency > 0).length;
   $("urgent").textContent = `Next needing attention (${waiting})`;
-  $("urgent").disabled = busy || nextUrgent() === null;
+  $("urgent").disabled = busy || nextUrgent(faces, face?.number) === null;
 }
 
 function drawFaces() {
-  const options = faces.map(({ number, subject, session, movement, landmark_source, urgency }) => {
-    const state = urgency === 2 ? "flagged" : landmark_source === "manual" ? "done" : urgency ? "to check" : "";
-    const parts = [number, subject, words(movement), `session ${session}`, state];
-    return new Option(parts.filter((part) => part !== "").join(" · "), number);
-  });
-  $("face").replaceChildren(...options);
+  $("face").replaceChildren(...faces.map(optionOf));
   if (face) $("face").value = face.number;
-}
-
-// The next face, in a circle, of the most urgent kind that there is beside the one on the page.
-function nextUrgent() {
-  const here = faces.findIndex(({ number }) => number === face?.number);
-  const others = [...faces.slice(here + 1), ...faces.slice(0, Math.max(0, here))].filter(({ urgency }) => urgency > 0);
-  const most = Math.max(...others.map(({ urgency }) => urgency));
-  return others.find(({ urgency }) => urgency === most)?.number ?? null;
-}
-
-// Measures as the server computes them; while one answer is awaited only the last wish is kept.
-async function measure() {
-  if (measured.running) {
-    measured.again = true;
-    return;
-  }
-  const state = measured;
-  state.running = true;
-  try {
-    do {
-      state.again = false;
-      const now = (await server.measure(edits.points)).measures;
-      if (state !== measured) return; // another face is on the page
-      if (!edits.changed) state.saved = now;
-      showMeasures(now, state.saved);
-    } while (state.again);
-  } catch {
-    showMeasures(null, state.saved);
-  } finally {
-    state.running = false;
-  }
 }
 
 function redraw() {
   draw();
-  measure();
+  measuring.follow(edits);
 }
 
 // Do something with the server, one thing at a time; what it refuses is said, and nothing on the page is lost.
@@ -127,14 +93,15 @@ async function show(number) {
   const wanted = faces.find((other) => other.number === number);
   const { points, version: found } = await server.placed(number);
   [face, version, edits, chosen] = [wanted, found, new Edits(points), null];
-  measured = { saved: null, running: false, again: false };
+  measuring.forget();
   stage.showPicture(server.pictureAddress(number, version), face.width, face.height);
   stage.points = edits.points;
   stage.fit();
   showFacts(face);
   showMeasures(null, null);
   $("face").value = number;
-  tell("");
+  const which = `Face ${placeOf(faces, number) + 1} of ${faces.length}.`;
+  tell(`${which} Drag a point; or choose one in the list, press Enter, then the arrow keys.`);
   redraw();
 }
 
@@ -171,6 +138,7 @@ function save() {
       const [px, py] = edits.points[i]; // moved on while the answer was awaited?
       if (px === sent[i][0] && py === sent[i][1]) edits.place(i, x, y); // as stored, to single precision
     });
+    measuring.forget();
     drawFaces();
     showFacts(face);
     redraw();
@@ -194,7 +162,7 @@ function loadAgain() {
     const kept = edits.changed;
     if (kept) edits.rebase(answer.points);
     else edits = new Edits(answer.points);
-    measured.saved = null;
+    measuring.forget();
     stage.showPicture(server.pictureAddress(face.number, version), face.width, face.height);
     showFacts(face);
     redraw();
@@ -202,10 +170,10 @@ function loadAgain() {
   });
 }
 
-function choose(index, { focus = false } = {}) {
+function choose(index, { focus = false, pointed = false } = {}) {
   chosen = index;
   draw();
-  stage.reveal(index);
+  if (!pointed) stage.reveal(index); // under a pointer the picture stays where it is
   list.reveal(index);
   if (focus) stage.marks[index].focus({ preventScroll: true });
 }
@@ -239,11 +207,14 @@ function onMarkKey(event) {
 
 function onKey(event) {
   const key = event.key.toLowerCase();
-  if (document.querySelector("dialog[open]") || !edits) return;
+  if (document.querySelector("dialog[open], .dragging") || !edits) return;
   if (event.ctrlKey || event.metaKey) {
     if (key === "z" && !event.shiftKey) undo();
     else if (key === "y" || key === "z") redo();
-    else if (key === "s") $("save").click();
+    else if (key === "s") {
+      if (event.target.matches("#x, #y")) enterNumber(event.target.id); // typed, and not yet left
+      $("save").click();
+    }
     else return;
   } else if (event.target.matches("input, select, [role=listbox]")) return;
   else if (key === "+" || key === "=") stage.zoomStep(1);
@@ -251,6 +222,14 @@ function onKey(event) {
   else if (key === "0") stage.fit();
   else return;
   event.preventDefault();
+}
+
+// The point goes where the field says; digits that a field does not show stay as they are.
+function enterNumber(id) {
+  const typed = $(id).valueAsNumber;
+  const [x, y] = edits.points[chosen];
+  if (!Number.isFinite(typed) || typed.toFixed(2) === (id === "x" ? x : y).toFixed(2)) return draw();
+  return step(() => place(chosen, id === "x" ? typed : x, id === "y" ? typed : y));
 }
 
 function undo() {
@@ -267,7 +246,7 @@ function listen() {
   followPointers(stage, {
     begin: (index) => {
       edits.begin();
-      choose(index, { focus: true });
+      choose(index, { focus: true, pointed: true });
     },
     place: (index, x, y) => {
       place(index, x, y);
@@ -290,18 +269,13 @@ function listen() {
   $("marks").addEventListener("keydown", onMarkKey);
   document.addEventListener("keydown", onKey);
   for (const id of ["x", "y"]) {
-    $(id).addEventListener("change", () => {
-      const [x, y] = [$("x").valueAsNumber, $("y").valueAsNumber];
-      const [px, py] = edits.points[chosen];
-      // The other coordinate keeps the digits that its field does not show.
-      step(() => Number.isFinite(id === "x" ? x : y) && place(chosen, id === "x" ? x : px, id === "y" ? y : py));
-    });
+    $(id).addEventListener("change", () => enterNumber(id));
   }
-  const beside = (d) => faces[faces.findIndex(({ number }) => number === face.number) + d].number;
+  const beside = (d) => faces[placeOf(faces, face.number) + d].number;
   const clicks = {
     previous: () => go(beside(-1)),
     following: () => go(beside(1)),
-    urgent: () => go(nextUrgent()),
+    urgent: () => go(nextUrgent(faces, face.number)),
     undo,
     redo,
     reset: () => {
@@ -338,7 +312,8 @@ async function start() {
   faces = await server.faces();
   drawFaces();
   listen();
-  await alone(() => show((nextUrgent() ?? faces[0].number)));
+  if (!faces.length) throw new Error("There is no face whose points could be corrected.");
+  await alone(() => show(nextUrgent(faces) ?? faces[0].number));
 }
 
 // A browser may remember what was ticked before a reload.

@@ -1,10 +1,11 @@
 // Mouse, pen and fingers on the stage: one on a point drags it, one beside the points moves the picture, two zoom.
 
 const REACH = { mouse: 14, pen: 16, touch: 28 }; // screen pixels about a point
+const SLOP = { mouse: 2, pen: 3, touch: 6 }; // screen pixels that a hand trembles when it only chooses a point
 
 export function followPointers(stage, { begin, place, finish, cancel }) {
   const down = new Map(); // pointers, by id: the last event of each
-  let held = null; // the point that is dragged: which, by which pointer, how far beside its middle it was taken
+  let held = null; // the point that is dragged: which, by which pointer, from where
   const svg = stage.svg;
 
   const spread = () => {
@@ -29,9 +30,7 @@ export function followPointers(stage, { begin, place, finish, cancel }) {
     }
     const index = stage.nearest(event, REACH[event.pointerType] ?? REACH.mouse);
     if (index < 0) return;
-    const { x, y } = stage.at(event);
-    const [px, py] = stage.points[index];
-    held = { index, pointer: event.pointerId, dx: px - x, dy: py - y };
+    held = { index, pointer: event.pointerId, point: stage.points[index], press: event, moving: false };
     begin(index);
   });
 
@@ -39,9 +38,12 @@ export function followPointers(stage, { begin, place, finish, cancel }) {
     const last = down.get(event.pointerId);
     if (!last) return;
     if (held?.pointer === event.pointerId) {
-      const { x, y } = stage.at(event);
-      place(held.index, x + held.dx, y + held.dy);
       down.set(event.pointerId, event);
+      const far = Math.hypot(event.clientX - held.press.clientX, event.clientY - held.press.clientY);
+      held.moving ||= far > (SLOP[event.pointerType] ?? SLOP.mouse);
+      if (!held.moving) return;
+      const [from, to] = [stage.at(held.press), stage.at(event)]; // not the point's middle: it need not be hit
+      place(held.index, held.point[0] + to.x - from.x, held.point[1] + to.y - from.y);
       return;
     }
     const [before, from] = down.size === 2 ? [spread(), stage.at(between())] : [0, stage.at(last)];
