@@ -155,7 +155,9 @@ def each_once(found: Iterable[Known]) -> Iterator[Known | Declined]:
 def _sha256(path: Path, largest: int, what: str) -> str:
     if not path.is_file():  # a pipe would never end
         raise BadFileError(f"{what} is missing or no ordinary file")
-    if (size := path.stat().st_size) > largest:
+    if (size := path.stat().st_size) == 0:
+        raise BadFileError(f"{what} is empty; copy it again from where it comes")
+    if size > largest:
         raise BadFileError(f"{what} has bytes={size}, at most {largest} are read; see limits.bytes")
     digest = hashlib.sha256()
     with path.open("rb") as file:

@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def _other_format(folder: Path, shot: Shot, rng: Random) -> None:
         b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\nshowpage", b"%PDF-1.7\n",
         b"<html>rest</html>", shot.encoded("GIF"), shot.encoded("PPM"), b"8BPS\x00\x01" + bytes(60), b"",
     ]  # fmt: skip
-    (folder / "rest_1.jpg").write_bytes(others[rng.integers(len(others))])
+    (folder / "rest_1.jpg").write_bytes(others[rng.integers(len(others))] + rng.bytes(8))
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -59,25 +60,23 @@ def _png_chunk(kind: bytes, data: bytes) -> bytes:
 
 def _bomb(folder: Path, shot: Shot, rng: Random) -> None:
     """Small files that are huge when they are unpacked."""
+    del shot
     zeros = zlib.compress(bytes(50_000_000), 9)
     side = int(rng.integers(30_000, 2**31 - 1))
     header = _png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     pixels = b"\x89PNG\r\n\x1a\n" + header + _png_chunk(b"IDAT", zeros) + _png_chunk(b"IEND", b"")
-    good = shot.encoded()
-    text = good[:33] + _png_chunk(b"zTXt", b"a\x00\x00" + zeros) + good[33:]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("rest.png", bytes(5_000_000))
     choice = (pixels, packed.getvalue(), pixels[:60])[rng.integers(3)]
-    (folder / "rest_1.png").write_bytes(choice)
-    del text  # a text bomb stands beside a good picture: it is left out of the picture, not refused
+    (folder / "rest_1.png").write_bytes(choice + rng.bytes(4))
 
 
 def _shape(folder: Path, shot: Shot, rng: Random) -> None:
     """Pictures of an impossible size."""
     width, height = [(1, 1), (1, 20_000), (20_000, 2), (8, 8)][rng.integers(4)]
     buffer = io.BytesIO()
-    Image.new("RGB", (width, height)).save(buffer, "PNG")
+    Image.new("RGB", (width, height), tuple(int(value) for value in rng.integers(0, 256, 3))).save(buffer, "PNG")
     (folder / "rest_1.png").write_bytes(buffer.getvalue())
     np.save(folder / "rest_1.npy", shot.landmark_682)
 
@@ -142,7 +141,14 @@ def malform_folder(root: Path, taken: Sequence[Shot], number: int, seed: int) ->
     for index in range(number):
         folder = root / f"bad patient {index:04d}"
         folder.mkdir(parents=True)
-        FILES[index % len(FILES)](folder, taken[index % len(taken)], rng)
+        FILES[index % len(FILES)](folder, _another(taken[index % len(taken)], rng), rng)
+
+
+def _another(shot: Shot, rng: Random) -> Shot:
+    """The same scene once more, so that no two files are the same photograph."""
+    image_HW3 = shot.image_HW3.copy()
+    image_HW3[:4] = rng.integers(0, 256, image_HW3[:4].shape, np.uint8)
+    return replace(shot, image_HW3=image_HW3)
 
 
 ROWS: tuple[dict[str, str], ...] = (
