@@ -2,8 +2,8 @@
 
 No model of what faces look like takes part, only two questions. Has a region the colour of this person's skin, the
 shading left out? And are there edges where eyes and lips always have some? The first finds what is not of skin colour,
-the second what is, as long as it covers an eye or the mouth. Not found are a hand of the
-person's own colour on a cheek, and what is so bright that no hue is left of it.
+the second what is, as long as it covers an eye or the mouth. Not found are a hand of the person's own colour on a
+cheek, and what is so bright that no hue is left of it.
 
 Distances are shares of `w`, the distance between the outer eye corners. Left and right are the patient's.
 """

@@ -8,24 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ccfexp.data.alignment import five_points, similarity, warp
+
 Picture = NDArray[np.uint8]
 Array = NDArray[np.float64]
 
-# Right eye, left eye and mouth in a crop of side 1, as the phantoms' aligned frame has them.
-_FRAME_32 = np.array([[0.343, 0.461], [0.657, 0.461], [0.5, 0.824]])
-
 
 def upright_face(image_HW3: Picture, point_682: Array, size: int = 112) -> Picture:
-    """The face turned upright by a similarity, least squares over eyes and mouth."""
-    seen = np.stack([point_682[36:42].mean(0), point_682[42:48].mean(0), point_682[[48, 54]].mean(0)])
-    frame = _FRAME_32 * size
-    # x' = a x - b y + c, y' = b x + a y + d, from the frame to the photograph
-    rows = [[x, -y, 1, 0] for x, y in frame] + [[y, x, 0, 1] for x, y in frame]
-    a, b, c, d = np.linalg.lstsq(np.array(rows), seen.T.ravel(), rcond=None)[0]
-    picture = Image.fromarray(image_HW3)
-    return np.asarray(
-        picture.transform((size, size), Image.Transform.AFFINE, (a, -b, c, b, a, d), Image.Resampling.BICUBIC)
-    )
+    """The face as preparation cuts it out."""
+    return warp(image_HW3, similarity(five_points(point_682), size), size)
 
 
 def as_jpeg(image_HW3: Picture, quality: int) -> Picture:

@@ -6,16 +6,22 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ccfexp.data.alignment import five_points, similarity, warp
+from ccfexp.data.landmark_files import read_landmark_file
 from ccfexp.data.phantom.camera import Camera, Scene
 from ccfexp.data.phantom.expression import MOVEMENTS, Palsy
+from ccfexp.data.phantom.identity import Prior
 from ccfexp.data.phantom.presets import SITES
 from ccfexp.data.phantom.sites import PhantomSite, picture_through, render_person, shared_phantom
+from ccfexp.data.photographs import decode_photograph
 from ccfexp.data.rows import LandmarkSource, Movement, Side
 from ccfexp.evaluation.measures import head_frame, mirror
 from ccfexp.evaluation.quality import SIZE, Flag, Quality, SourceFacts, assess, asymmetry
@@ -102,6 +108,24 @@ def test_what_was_planted_is_found(some: list[Shot], name: str) -> None:
     assert share(flag, some, spoiler) >= 0.95
 
 
+def test_a_real_face_raises_no_flag_and_spoilt_the_same_flags_as_a_phantom() -> None:
+    """The astronaut of scikit-image, cut out as preparation does; one face is no measurement, but no phantom either."""
+    package = find_spec("skimage")
+    if package is None or package.origin is None:
+        pytest.skip("scikit-image is not installed")
+    folder = Path(package.origin).parent
+    photograph = decode_photograph((folder / "data/astronaut.png").read_bytes(), max_pixels=512 * 512).image_HW3
+    file = Path(__file__).parents[1] / "detection" / "astronaut_landmarks.json"
+    seen = read_landmark_file(file.read_bytes(), ".json", (512, 512)).astype(np.float64)
+    frame = similarity(five_points(seen), SIZE)
+    facts = replace(shots_facts(), point_682=seen, movement=Movement.SMILE_TEETH)
+    shot = Shot(warp(photograph, frame, SIZE), frame.points(seen), facts)
+    assert judged(shot).flags == ()
+    assert abs(judged(shot).pose.yaw_deg) < 10
+    for flag, spoiler in PLANTED.values():
+        assert share(flag, [shot] * 20, spoiler) >= 0.8
+
+
 @pytest.mark.slow
 def test_rates_over_two_hundred_people() -> None:
     """At most 5 % of clean photographs with any flag; at least 95 % of what was planted found."""
@@ -162,8 +186,6 @@ def test_sharpness_does_not_follow_contrast(some: list[Shot]) -> None:
 
 @pytest.mark.parametrize("tone", [(1.0, 30.0), (2.0, 2.0), (30.0, 1.0)])
 def test_no_skin_tone_is_flagged(tone: tuple[float, float]) -> None:
-    from ccfexp.data.phantom.identity import Prior
-
     alpha, beta = tone
     room = PhantomSite(name="E", prior=Prior(skin_alpha=alpha, skin_beta=beta))
     flags: list[Flag] = []
