@@ -63,8 +63,8 @@ MAX_ENLARGEMENT: Final = 1.25
 
 MIN_ASYMMETRY_REST: Final = {5: 0.021, 6: 0.032}
 MIN_ASYMMETRY_MOVING: Final = {4: 0.013, 5: 0.015, 6: 0.022}
-"""By House-Brackmann grade. About 1 % of phantoms are more symmetric. Of those whose asymmetry was shrunk to a third, as
-a small net does it, all are found at rest, and 65, 26 and 39 % of grades IV, V and VI in movement."""
+"""By House-Brackmann grade. About 1 % of phantoms are more symmetric. Of those whose asymmetry was shrunk to a third,
+as a small net does it, all are found at rest, and 65, 26 and 39 % of grades IV, V and VI in movement."""
 
 _DARK, _BRIGHT = 25.0, 250.0  # brightness of 255 at which shape is lost: sensor noise below, clipping above
 _LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601
@@ -238,7 +238,7 @@ def _raised(q: Quality, facts: SourceFacts, enlargement: float) -> dict[Flag, bo
     bright = q.exposure.bright_share > MAX_BRIGHT
     foreign = hidden.cheeks > MAX_NOT_SKIN or (hidden.nose > MAX_NOT_SKIN and not hidden.bar)
     face = mask or (foreign and not bright)  # clipped light changes hues
-    least_mouth = np.interp(q.sharpness, MOUTH_SHARPNESS, MIN_MOUTH_EDGES)
+    least_mouth = float(np.interp(q.sharpness, MOUTH_SHARPNESS, MIN_MOUTH_EDGES))
     edges_tell = not (dim or bright)  # bad light takes the edges of the whole face away
     return {
         Flag.BLURRED: q.sharpness < MIN_SHARPNESS,
