@@ -78,8 +78,8 @@ def cautions(report: PreparationReport) -> list[Caution]:
         found.append(
             Caution(
                 f"The points of {_number(len(drawn), 'palsied face')} are a detector\u2019s. Detectors have seen few "
-                "palsies and draw the weak side like the healthy one.",
-                "Look at them and correct them by hand. Measures and asymmetry of these photographs are too even.",
+                "palsies and tend to draw the weak side like the healthy one.",
+                "Look at them and correct them by hand. Until then their measures and asymmetry may be too even.",
             )
         )
     if taken and not any(photo.split is Split.HOLDOUT for photo in taken):
