@@ -45,9 +45,10 @@ _CLOSURES = (Movement.GENTLE_EYE_CLOSURE, Movement.TIGHT_EYE_CLOSURE, Movement.B
 _SMILES = (Movement.SMILE_CLOSED, Movement.SMILE_TEETH)
 # (right, left) of the patient
 _CORNERS = ([48, 60], [54, 64])
-_NOSE_AND_LIP = ([31, 49, 50], [35, 53, 52])
+_ENDS = ([48, 49, 59, 60], [53, 54, 55, 64])
+_NOSE_AND_LIP = ([31, 49, 50, 61], [35, 53, 52, 63])
 _CHEEK = ([2, 3, 4, 5], [11, 12, 13, 14])
-_UPPER_LIP, _LOWER_LIP = [49, 50, 52, 53, 61, 63], [55, 56, 58, 59, 65, 67]
+_UPPER_LIP, _LOWER_LIP = [49, 50, 51, 52, 53, 61, 62, 63], [55, 56, 57, 58, 59, 65, 66, 67]
 
 
 def choose_peak(movement: Movement, landmark_T682: Points) -> int:
@@ -137,7 +138,7 @@ def _scores(movement: Movement, points_N682: Array) -> Array:
         return -_height(q_N682, _NOSE_AND_LIP)
     if movement is Movement.LOWER_TEETH:
         return np.asarray(np.nan_to_num(face.interlabial_S))  # NaN: the inner lips do not reach halfway, so no gap
-    width_N1 = _outward(q_N682, _CORNERS).sum(1, keepdims=True)
+    width_N1 = _outward(q_N682, _ENDS).sum(1, keepdims=True)
     if movement is Movement.LIP_PUCKER:
         return np.asarray(-width_N1)
     if movement is Movement.CHEEK_PUFF:
