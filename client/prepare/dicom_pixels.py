@@ -256,6 +256,8 @@ def _first(dataset: Dataset, keyword: str) -> float | None:
 
 
 def _share(share_N: Array) -> Image:
+    if not np.isfinite(share_N).all():
+        raise BadFileError("greyscale's window or rescaling is not a number; correct it")
     return np.asarray(np.clip(share_N, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -270,6 +272,6 @@ def _with_profile(image_HW3: Image, dataset: Dataset) -> Image:
         transform = ImageCms.buildTransform(
             ImageCms.ImageCmsProfile(io.BytesIO(bytes(profile))), ImageCms.createProfile("sRGB"), "RGB", "RGB"
         )
-        return np.asarray(ImageCms.applyTransform(Image.fromarray(image_HW3), transform), np.uint8)
+        return np.array(ImageCms.applyTransform(Image.fromarray(image_HW3), transform), np.uint8)
     except (ImageCms.PyCMSError, OSError):
         raise BadFileError("ICCProfile (0028,2000) is not of RGB colours or damaged; export as sRGB") from None

@@ -7,7 +7,7 @@ change counts: a mean would be diluted by the side that does not move. Which sid
 answered.
 
 ==========================  ==========================================================================================
-closures of the eyes, blink the lid gap (`palpebral_fissure_S`) is smallest
+closures of eyes, blink     the lid gap (`palpebral_fissure_S`) is smallest
 brow_raise, frown           the brow stands highest, lowest above its eye (`brow_height_S`)
 smile_closed, smile_teeth   the corner of the mouth is furthest out and up, the way the great zygomatic muscle pulls it;
                             width alone would miss the rise, and is lost where the mouth is drawn to the healthy side
@@ -16,12 +16,10 @@ snarl                       wing of the nose and upper lip are closest to the ey
 lower_teeth                 the gap of the inner lips is widest (`interlabial_S`)
 lip_pucker                  the mouth is narrowest. Its width belongs to no side: a palsied mouth is drawn over whole
 cheek_puff                  cheeks far apart, mouth narrow, lips pressed: the outline widens where the cheeks are
-                            (points 2-5, 11-14), while closing the lips against the pressure purses them. No single one
-                            of the three stands out from the noise of 68 points
+                            (points 2-5, 11-14), while closing the lips against the pressure purses them. None of the
+                            three alone stands out from the noise of 68 points
 rest                        the face differs least from the median face of the video
 ==========================  ==========================================================================================
-
-The movements' list is that of clinical videos, with the peak of each by a geometric rule, as in clinics' own pipelines.
 """
 
 from __future__ import annotations

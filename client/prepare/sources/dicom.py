@@ -126,20 +126,16 @@ def _walk(root: Path) -> list[Path | BadFileError]:
     def fail(_error: OSError) -> None:
         raise ConfigError("source: a folder cannot be read; check that it exists, and its permissions") from None
 
-    home = root.resolve()
+    home = os.path.realpath(root)
     found: list[Path] = []
     for folder, below, names in os.walk(home, onerror=fail):
         below[:] = [name for name in below if not name.startswith(".")]
         found += [Path(folder, name) for name in names if not name.startswith(".")]
     leaves = BadFileError("a link that leaves the source's folder; copy the file")
-    return [path if _stays_below(path, home) else leaves for path in sorted(found, key=os.fsencode)]
-
-
-def _stays_below(path: Path, home: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(home)
-    except (OSError, RuntimeError):  # links in a circle
-        return False
+    # Not Path.resolve, which raises, with the path, where links run in a circle; what opens the file refuses that.
+    return [
+        path if Path(os.path.realpath(path)).is_relative_to(home) else leaves for path in sorted(found, key=os.fsencode)
+    ]
 
 
 def _read(file: Path, tags: dict[str, int], settings: Dicom) -> tuple[dict[str, str], Material, int]:

@@ -147,6 +147,7 @@ def test_a_stream_says_itself_what_its_colours_are(tmp_path: Path, image: Pixels
         ("rle", {"Rows": 96}, "damaged"),
         ("grey12", {"WindowCenter": 5.0, "WindowWidth": 0.5}, "WindowWidth"),
         ("grey12", {"WindowCenter": 5.0, "WindowWidth": 5.0, "VOILUTFunction": "SIGMOID"}, "VOILUTFunction"),
+        ("grey12", {"WindowCenter": "nan", "WindowWidth": 5.0}, "not a number"),
         ("grey12", {"VOILUTSequence": [Dataset()]}, "lookup table"),
         ("palette", {"RedPaletteColorLookupTableDescriptor": None}, "damaged"),
     ],
