@@ -53,8 +53,9 @@ class Header:
         """The transfer syntax's name in the standard; of one that is not there "private"."""
         from pydicom.uid import UID
 
-        known = UID(self.syntax)
-        return known.name if known.name != self.syntax else "private"
+        with silenced(*LOGGERS):
+            name = UID(self.syntax).name
+        return "private" if name == self.syntax else name
 
 
 def read_header(file: ClampedReader, tags: Iterable[int]) -> Header:

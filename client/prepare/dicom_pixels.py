@@ -33,7 +33,7 @@ Array = npt.NDArray[Any]
 
 _RLE = "1.2.840.10008.1.2.5"
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _RLE_HEADER = 64
@@ -203,19 +203,16 @@ def _to_rgb_from_ybr(values: Array, layout: _Layout) -> Array:
 
 def _to_rgb(values: Array, layout: _Layout, dataset: Dataset) -> Image:
     """Stored values [H, W] or colours [H, W, 3] as sRGB of eight bits [H, W, 3]."""
+    if layout.samples == 3 and layout.stored == 8 and layout.allocated == 8:
+        return _with_profile(np.asarray(values, np.uint8), dataset)
     lowest = -(1 << (layout.stored - 1)) if layout.signed else 0
     levels = np.arange(1 << layout.stored) + lowest
     index = np.clip(values.astype(np.int32) - lowest, 0, len(levels) - 1)
     if layout.photometric == "PALETTE COLOR":
-        rgb_HW3 = _palette(levels, dataset)[index]
-    elif layout.samples == 1:
-        rgb_HW3 = np.repeat(_grey(levels, layout, dataset)[index][..., None], 3, -1)
-    else:
-        rgb_HW3 = _share((levels - lowest) / (len(levels) - 1))[index]
-    profile = dataset.get("ICCProfile")
-    if profile and layout.photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        return _to_srgb(rgb_HW3, bytes(profile))
-    return rgb_HW3
+        return _with_profile(_palette(levels, dataset)[index], dataset)
+    if layout.samples == 1:
+        return np.repeat(_grey(levels, layout, dataset)[index][..., None], 3, -1)
+    return _with_profile(_share((levels - lowest) / (len(levels) - 1))[index], dataset)
 
 
 def _palette(levels: Array, dataset: Dataset) -> Image:
@@ -259,16 +256,22 @@ def _first(dataset: Dataset, keyword: str) -> float | None:
 
 
 def _share(share_N: Array) -> Image:
+    if not np.isfinite(share_N).all():
+        raise BadFileError("greyscale's window or rescaling is not a number; correct it")
     return np.asarray(np.clip(share_N, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _to_srgb(image_HW3: Image, profile: bytes) -> Image:
+def _with_profile(image_HW3: Image, dataset: Dataset) -> Image:
+    """Colours as sRGB, by the profile that is embedded; without one they are taken as sRGB."""
     from PIL import Image, ImageCms
 
+    profile = dataset.get("ICCProfile")
+    if not profile:
+        return image_HW3
     try:
         transform = ImageCms.buildTransform(
-            ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), "RGB", "RGB"
+            ImageCms.ImageCmsProfile(io.BytesIO(bytes(profile))), ImageCms.createProfile("sRGB"), "RGB", "RGB"
         )
-        return np.asarray(ImageCms.applyTransform(Image.fromarray(image_HW3), transform), np.uint8)
+        return np.array(ImageCms.applyTransform(Image.fromarray(image_HW3), transform), np.uint8)
     except (ImageCms.PyCMSError, OSError):
         raise BadFileError("ICCProfile (0028,2000) is not of RGB colours or damaged; export as sRGB") from None

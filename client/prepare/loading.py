@@ -14,13 +14,13 @@ from client.prepare.opening import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import BinaryIO
 
     from ccfexp.data.rows import Movement
     from client.prepare.entries import Material
     from client.prepare.settings import Limits
 
-_LANDMARK_BYTES = 1 << 30
 _FURTHEST = 1e6  # pixels: no photograph is as wide
 
 
@@ -61,21 +61,21 @@ def load(
         from client.prepare.dicom_pixels import read_dicom_photograph
 
         image_HW3 = read_dicom_photograph(material.file, material.frame, limits)
-        return Loaded(image_HW3, _landmarks(material, image_HW3))
+        return Loaded(image_HW3, _landmarks(material, image_HW3, limits))
     from ccfexp.data.photographs import decode_photograph
 
     with open_regular(material.file, limits.bytes) as file:
         decoded = decode_photograph(file.read(), max_pixels=limits.pixels)
-    return Loaded(decoded.image_HW3, _landmarks(material, decoded.image_HW3), notes=decoded.notes)
+    return Loaded(decoded.image_HW3, _landmarks(material, decoded.image_HW3, limits), notes=decoded.notes)
 
 
-def _landmarks(material: Material, image_HW3: Image) -> Points | None:
+def _landmarks(material: Material, image_HW3: Image, limits: Limits) -> Points | None:
     if material.landmarks is None:
         return None
     from ccfexp.data.landmark_files import read_landmark_file
 
     height, width = image_HW3.shape[:2]
-    with open_regular(material.landmarks, _LANDMARK_BYTES) as file:
+    with open_regular(material.landmarks, limits.bytes) as file:
         points: Points = read_landmark_file(file.read(), material.landmarks.suffix, (width, height))
         return points
 
@@ -89,7 +89,7 @@ def _load_video(
     with _open_video(material, limits) as file:
         supplied_T682 = None
         if material.landmarks is not None:
-            supplied_T682 = _landmarks_of_frames(material, count_frames(file, limits))
+            supplied_T682 = _landmarks_of_frames(material.landmarks, count_frames(file, limits), limits)
         frame, point_682 = peak_of_video(
             lambda: read_frames(file, limits, material.start_s, material.end_s),
             lambda index: read_frame(file, limits, index),
@@ -108,10 +108,9 @@ def _open_video(material: Material, limits: Limits) -> BinaryIO:
     return opened(material.file, VIDEO_BYTES * limits.bytes)
 
 
-def _landmarks_of_frames(material: Material, frames: int) -> Points:
+def _landmarks_of_frames(landmarks: Path, frames: int, limits: Limits) -> Points:
     """Landmarks [T, 68, 2] of all frames of a video; a face that is not there is NaN throughout."""
-    assert material.landmarks is not None
-    with open_regular(material.landmarks, _LANDMARK_BYTES) as file:
+    with open_regular(landmarks, limits.bytes) as file:
         try:
             points = np.load(io.BytesIO(file.read()), allow_pickle=False)
         # Of a header that is not one, numpy raises whatever parsing it as Python leads to.

@@ -50,7 +50,6 @@ def open_regular(file: Path, max_bytes: int) -> ClampedReader:
         raise BadFileError("file is missing") from None
     except (OSError, ValueError):  # no right to read it; a name with a zero byte
         raise BadFileError("file cannot be read; check its permissions") from None
-    raw = io.FileIO(descriptor)
     status = os.fstat(descriptor)
     reason = None
     if not stat.S_ISREG(status.st_mode):
@@ -58,8 +57,8 @@ def open_regular(file: Path, max_bytes: int) -> ClampedReader:
     elif status.st_size == 0:
         reason = "file is empty"
     elif status.st_size > max_bytes:
-        reason = f"file bytes={status.st_size} exceed the limit={max_bytes}; raise limits.bytes if it is a photograph"
+        reason = f"file bytes={status.st_size} exceed the limit={max_bytes}; raise limits.bytes"
     if reason is not None:
-        raw.close()
+        os.close(descriptor)
         raise BadFileError(reason)
-    return ClampedReader(raw, status.st_size)
+    return ClampedReader(io.FileIO(descriptor), status.st_size)

@@ -7,7 +7,7 @@ change counts: a mean would be diluted by the side that does not move. Which sid
 answered.
 
 ==========================  ==========================================================================================
-closures of the eyes, blink the lid gap (`palpebral_fissure_S`) is smallest
+closures of eyes, blink     the lid gap (`palpebral_fissure_S`) is smallest
 brow_raise, frown           the brow stands highest, lowest above its eye (`brow_height_S`)
 smile_closed, smile_teeth   the corner of the mouth is furthest out and up, the way the great zygomatic muscle pulls it;
                             width alone would miss the rise, and is lost where the mouth is drawn to the healthy side
@@ -16,12 +16,10 @@ snarl                       wing of the nose and upper lip are closest to the ey
 lower_teeth                 the gap of the inner lips is widest (`interlabial_S`)
 lip_pucker                  the mouth is narrowest. Its width belongs to no side: a palsied mouth is drawn over whole
 cheek_puff                  cheeks far apart, mouth narrow, lips pressed: the outline widens where the cheeks are
-                            (points 2-5, 11-14), while closing the lips against the pressure purses them. No single one
-                            of the three stands out from the noise of 68 points
+                            (points 2-5, 11-14), while closing the lips against the pressure purses them. None of the
+                            three alone stands out from the noise of 68 points
 rest                        the face differs least from the median face of the video
 ==========================  ==========================================================================================
-
-The movements' list is that of clinical videos, with the peak of each by a geometric rule, as in clinics' own pipelines.
 """
 
 from __future__ import annotations
@@ -45,9 +43,10 @@ _CLOSURES = (Movement.GENTLE_EYE_CLOSURE, Movement.TIGHT_EYE_CLOSURE, Movement.B
 _SMILES = (Movement.SMILE_CLOSED, Movement.SMILE_TEETH)
 # (right, left) of the patient
 _CORNERS = ([48, 60], [54, 64])
-_NOSE_AND_LIP = ([31, 49, 50], [35, 53, 52])
+_ENDS = ([48, 49, 59, 60], [53, 54, 55, 64])
+_NOSE_AND_LIP = ([31, 49, 50, 61], [35, 53, 52, 63])
 _CHEEK = ([2, 3, 4, 5], [11, 12, 13, 14])
-_UPPER_LIP, _LOWER_LIP = [49, 50, 52, 53, 61, 63], [55, 56, 58, 59, 65, 67]
+_UPPER_LIP, _LOWER_LIP = [49, 50, 51, 52, 53, 61, 62, 63], [55, 56, 57, 58, 59, 65, 66, 67]
 
 
 def choose_peak(movement: Movement, landmark_T682: Points) -> int:
@@ -137,7 +136,7 @@ def _scores(movement: Movement, points_N682: Array) -> Array:
         return -_height(q_N682, _NOSE_AND_LIP)
     if movement is Movement.LOWER_TEETH:
         return np.asarray(np.nan_to_num(face.interlabial_S))  # NaN: the inner lips do not reach halfway, so no gap
-    width_N1 = _outward(q_N682, _CORNERS).sum(1, keepdims=True)
+    width_N1 = _outward(q_N682, _ENDS).sum(1, keepdims=True)
     if movement is Movement.LIP_PUCKER:
         return np.asarray(-width_N1)
     if movement is Movement.CHEEK_PUFF:

@@ -24,6 +24,7 @@ face. What is not known the table of labels may say.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +51,10 @@ _MOST_BYTES = 1 << 40  # a header is read whatever the file's size; what is too 
 _PATIENT_ID, _TRIAL_SUBJECT, _IDENTITY_REMOVED = 0x00100020, 0x00120040, 0x00120062
 _CONSENT, _DISTRIBUTION, _CONSENTED = 0x00120083, 0x00120084, 0x00120085
 _LATERALITY, _FRAMES, _BURNT_IN, _RECOGNISABLE = 0x00200062, 0x00280008, 0x00280301, 0x00280302
+_METHODS, _CODE, _FACE_REMOVED = 0x00120064, 0x00080100, "113102"  # PS3.16: Clean Recognizable Visual Features
+_TAGS = (
+    _PATIENT_ID, _TRIAL_SUBJECT, _IDENTITY_REMOVED, _CONSENT, _METHODS, _LATERALITY, _FRAMES, _BURNT_IN, _RECOGNISABLE,
+)  # fmt: skip
 _SIDES = {"R": "right", "L": "left", "B": "bilateral"}
 _NO_SIDE = ("", "U")
 
@@ -121,50 +126,38 @@ def _walk(root: Path) -> list[Path | BadFileError]:
     def fail(_error: OSError) -> None:
         raise ConfigError("source: a folder cannot be read; check that it exists, and its permissions") from None
 
-    home = root.resolve()
+    home = os.path.realpath(root)
     found: list[Path] = []
     for folder, below, names in os.walk(home, onerror=fail):
         below[:] = [name for name in below if not name.startswith(".")]
         found += [Path(folder, name) for name in names if not name.startswith(".")]
     leaves = BadFileError("a link that leaves the source's folder; copy the file")
-    return [path if _stays_below(path, home) else leaves for path in sorted(found, key=os.fsencode)]
-
-
-def _stays_below(path: Path, home: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(home)
-    except (OSError, RuntimeError):  # links in a circle
-        return False
+    # Not Path.resolve, which raises, with the path, where links run in a circle; what opens the file refuses that.
+    return [
+        path if Path(os.path.realpath(path)).is_relative_to(home) else leaves for path in sorted(found, key=os.fsencode)
+    ]
 
 
 def _read(file: Path, tags: dict[str, int], settings: Dicom) -> tuple[dict[str, str], Material, int]:
     """Facts, material and number of frames of one file."""
-    wanted = [
-        *tags.values(), _PATIENT_ID, _TRIAL_SUBJECT, _IDENTITY_REMOVED, _CONSENT, _LATERALITY, _FRAMES, _BURNT_IN,
-        _RECOGNISABLE,
-    ]  # fmt: skip
     with open_regular(file, _MOST_BYTES) as stream:
-        header = read_header(stream, wanted)
-    try:
-        with silenced(*LOGGERS):
-            _check_use(header.dataset)
-            frames = _check_kind(header)
-            facts = _facts(header.dataset, tags, settings)
-    except BadFileError:
-        raise
-    # pydicom turns bytes into values only now, and raises whatever a value of the wrong kind leads it to.
-    except Exception:  # noqa: BLE001
-        raise BadFileError("DICOM header holds a value that cannot be read; correct it, or export it again") from None
-    kind = "dicom" if header.sop_class == PHOTOGRAPH else "dicom_video"
-    return facts, Material(kind=kind, file=file), frames  # type: ignore[arg-type]  # one of the two words
+        header = read_header(stream, [*tags.values(), *_TAGS])
+    with silenced(*LOGGERS):
+        _check_use(header.dataset)
+        frames = _check_kind(header)
+        facts = _facts(header.dataset, tags, settings)
+    if header.sop_class == VIDEO:
+        return facts, Material(kind="dicom_video", file=file), frames
+    return facts, Material(kind="dicom", file=file), frames
 
 
 def _check_use(dataset: Dataset) -> None:
     """Refuse what must not, or cannot, be learned from."""
-    if _text(dataset, _RECOGNISABLE) == "NO":
+    methods = [_text(item, _CODE) for item in _items(dataset, _METHODS) or ()]
+    if _text(dataset, _RECOGNISABLE) == "NO" or _FACE_REMOVED in methods:
         raise BadFileError(
-            "RecognizableVisualFeatures (0028,0302) is NO: the face was made unrecognisable, or the attribute is "
-            "wrong; take the original, or correct it"
+            "the face was made unrecognisable, says RecognizableVisualFeatures (0028,0302) or "
+            "DeidentificationMethodCodeSequence (0012,0064); take the original, or correct them"
         )
     if _text(dataset, _BURNT_IN) == "YES":
         raise BadFileError(
@@ -189,10 +182,10 @@ def _check_kind(header: Header) -> int:
         raise BadFileError(
             f"transfer syntax {header.syntax_name} is not read; export as Explicit VR Little Endian or JPEG Baseline"
         )
-    frames = int(_text(header.dataset, _FRAMES) or 1)
-    if not 1 <= frames <= _MOST_FRAMES:
+    frames = _text(header.dataset, _FRAMES) or "1"
+    if not re.fullmatch("[0-9]{1,6}", frames) or not 1 <= int(frames) <= _MOST_FRAMES:
         raise BadFileError(f"NumberOfFrames (0028,0008) must lie in [1, {_MOST_FRAMES}]; split the file")
-    return frames
+    return int(frames)
 
 
 def _facts(dataset: Dataset, tags: dict[str, int], settings: Dicom) -> dict[str, str]:
@@ -222,10 +215,10 @@ def _side(dataset: Dataset) -> str:
 
 def _consent(dataset: Dataset) -> dict[str, str]:
     """What Consent for Clinical Trial Use says (the module's table)."""
-    element = dataset.get(_CONSENT)
-    if element is None:
+    found = _items(dataset, _CONSENT)
+    if found is None:
         return {}
-    items = [(_text(item, _CONSENTED), _text(item, _DISTRIBUTION)) for item in element.value or ()]
+    items = [(_text(item, _CONSENTED), _text(item, _DISTRIBUTION)) for item in found]
     if any(flag in ("NO", "WITHDRAWN") for flag, _ in items):
         return {"consent_train": "false", "consent_generate": "false"}
     known = ("NAMED_PROTOCOL", "RESTRICTED_REUSE", "PUBLIC_RELEASE")
@@ -236,16 +229,43 @@ def _consent(dataset: Dataset) -> dict[str, str]:
     return {"consent_train": "true"} if ("YES", "PUBLIC_RELEASE") in items else {}
 
 
+def _items(dataset: Dataset, tag: int) -> list[Dataset] | None:
+    """The items of a sequence; None where it is absent."""
+    from pydicom.sequence import Sequence
+
+    if tag not in dataset:
+        return None
+    value = _value(dataset, tag)
+    if not isinstance(value, Sequence):
+        raise BadFileError(f"attribute {_shown(tag)} is not the sequence that it should be; correct it")
+    return list(value)
+
+
 def _text(dataset: Dataset, tag: int) -> str:
     """The one value of an attribute as text; empty where it is absent or empty."""
     from pydicom.multival import MultiValue
     from pydicom.sequence import Sequence
 
-    element: DataElement | None = dataset.get(tag)
-    value = None if element is None else element.value
+    value = _value(dataset, tag)
     if value is None:
         return ""
     if isinstance(value, MultiValue | Sequence):
-        raise BadFileError(f"attribute ({tag >> 16:04x},{tag & 0xFFFF:04x}) holds several values where one is expected")
-    text = value.decode("utf-8") if isinstance(value, bytes) else str(value)
+        raise BadFileError(f"attribute {_shown(tag)} holds several values where one is expected")
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    if "\N{REPLACEMENT CHARACTER}" in text:  # two patients could become one
+        raise BadFileError(f"attribute {_shown(tag)} does not fit SpecificCharacterSet (0008,0005); correct it")
     return text.strip(" \0")
+
+
+def _value(dataset: Dataset, tag: int) -> object:
+    """The value of an attribute, None where it is absent; only now pydicom makes it of bytes."""
+    try:
+        element: DataElement | None = dataset.get(tag)
+    # It raises whatever bytes that are no such value lead it to: ValueError, struct.error, KeyError, ...
+    except Exception:  # noqa: BLE001
+        raise BadFileError(f"attribute {_shown(tag)} cannot be read; correct it, or export the file again") from None
+    return None if element is None else element.value
+
+
+def _shown(tag: int) -> str:
+    return f"({tag >> 16:04x},{tag & 0xFFFF:04x})"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import RLELosslessEncoder
@@ -21,6 +22,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from ccfexp.data.quiet import silenced
 from ccfexp.detection.faces import Image as Pixels
 from client.prepare.dicom_header import PHOTOGRAPH, VIDEO
 
@@ -87,10 +89,11 @@ def write_dicom(
         more: attributes of any kind that are set last; None takes one away.
     """
     frames = [images] if isinstance(images, np.ndarray) else list(images)
-    dataset = _patient(PHOTOGRAPH, subject, movement, side, session, consent, planted)
-    _add_pixels(dataset, frames, coding)
-    _add(dataset, more)
-    _save(dataset, path, _SYNTAX.get(coding, ExplicitVRLittleEndian))
+    with silenced("pydicom"), disable_value_validation():
+        dataset = _patient(PHOTOGRAPH, subject, movement, side, session, consent, planted)
+        _add_pixels(dataset, frames, coding)
+        _add(dataset, more)
+        _save(dataset, path, _SYNTAX.get(coding, ExplicitVRLittleEndian))
     return path
 
 
@@ -109,12 +112,13 @@ def write_dicom_video(
     more: Mapping[str, Any] | None = None,
 ) -> Path:
     """A Video Photographic Image that holds ``video`` (an MP4 file, say) in a number of fragments; else as above."""
-    dataset = _patient(VIDEO, subject, movement, side, session, consent, planted)
-    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = 1, 64, 64
-    dataset.PixelData = encapsulate([video], fragments_per_frame=fragments)
-    dataset["PixelData"].VR = "OB"
-    _add(dataset, more)
-    _save(dataset, path, syntax)
+    with silenced("pydicom"), disable_value_validation():
+        dataset = _patient(VIDEO, subject, movement, side, session, consent, planted)
+        dataset.NumberOfFrames, dataset.Rows, dataset.Columns = 1, 64, 64
+        dataset.PixelData = encapsulate([video], fragments_per_frame=fragments)
+        dataset["PixelData"].VR = "OB"
+        _add(dataset, more)
+        _save(dataset, path, syntax)
     return path
 
 
@@ -157,7 +161,7 @@ def _add(dataset: Dataset, more: Mapping[str, Any] | None) -> None:
 def _save(dataset: Dataset, path: Path, syntax: str) -> None:
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = UID(syntax)
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", PHOTOGRAPH)
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 from ccfexp.data.phantom.camera import Camera, Scene
 from ccfexp.data.phantom.expression import Palsy
@@ -51,18 +52,23 @@ def landmark_film(
     identity: Identity,
     movement: str,
     palsy: Palsy,
-    intensity_T: Sequence[float],
-    turning_T: Sequence[float] | None = None,
+    intensity_T: npt.ArrayLike,
+    turning_T: npt.NDArray[np.float64] | None = None,
 ) -> Points:
     """Landmarks [T, 68, 2] of a movement before a camera that stands still, without drawing it.
 
     ``turning_T`` is how far the head turns aside, in radians, frame by frame.
     """
     scene = Scene.draw(identity.seed, 1)
-    point_T683 = [
-        phantom.landmarks(identity, phantom.mesh(identity, phantom.weights(identity, movement, float(i), palsy)))
-        for i in intensity_T
-    ]
+    # Landmarks are linear in the mesh, and the mesh in the weights: 68 points are moved instead of all vertices.
+    resting_683 = phantom.landmarks(identity, identity.base_V3)
+    moved_U683 = {
+        unit: phantom.landmarks(identity, phantom.head.unit_UV3[row]) for unit, row in phantom.head.unit_index.items()
+    }
+    point_T683 = []
+    for intensity in np.asarray(intensity_T, float):
+        weights = phantom.weights(identity, movement, float(intensity), palsy)
+        point_T683.append(sum((w * moved_U683[unit] for unit, w in weights.items()), start=resting_683))
     still = Camera.frame(scene, point_T683[0], 112)
     seen = []
     for t, point_683 in enumerate(point_T683):
