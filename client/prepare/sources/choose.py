@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,10 @@ def open_source(settings: PrepareFile, folder: Path) -> Source:
         ConfigError: there is no such file or folder, or it is not of this kind.
     """
     place = folder / settings.source
-    if settings.kind == "table" or (settings.kind == "auto" and place.is_file()):
-        if place.is_dir():
+    # Unlike a Path's own questions these raise nothing where we may not look.
+    is_file, is_folder = os.path.isfile(place), os.path.isdir(place)  # noqa: PTH112, PTH113
+    if settings.kind == "table" or (settings.kind == "auto" and is_file):
+        if is_folder:
             raise ConfigError("kind=table: source is a folder; name the table itself")
         if settings.kind == "auto" and suffix_of(place) not in _TABLES:
             raise ConfigError(

@@ -48,7 +48,7 @@ def find_columns(header: Sequence[str], columns: Columns, needed: Iterable[str])
         there = places.get(fold(name), [])
         if len(there) > 1:
             raise ConfigError(
-                f"table.columns.{key}: columns {there[0] + 1} and {there[1] + 1} of the table have this name; rename one"
+                f"table.columns.{key}: columns {there[0] + 1} and {there[1] + 1} of the table are called so; rename one"
             )
         if there:
             found[key] = there[0]
