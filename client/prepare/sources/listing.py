@@ -207,7 +207,7 @@ def _regular(root: Path, path: Path) -> Path:
 
 def _without_repeats(found: list[Listed], root: Path) -> list[Listed]:
     """Refuse links to files that are listed themselves, and second links to one file."""
-    taken = {listed.file for listed in found if listed.file == root / listed.relative}
+    taken: set[Path | None] = {listed.file for listed in found if listed.file == root / listed.relative}
     result = []
     for listed in found:
         is_link = listed.file is not None and listed.file != root / listed.relative

@@ -101,7 +101,7 @@ def test_all_problems_are_told_at_once() -> None:
         ("III/VI", 3),
         ("2 / 6", 2),
         ("Ⅳ", 4),
-    ],  # fmt: skip
+    ],
 )
 def test_grades(text: str, grade: int | None) -> None:
     """As clinics write them; empty is not graded."""
@@ -128,7 +128,7 @@ def test_what_is_no_grade(text: str) -> None:
         ("none", Side.NONE),
         ("healthy", Side.NONE),
         ("Normal", Side.NONE),
-    ],  # fmt: skip
+    ],
 )
 def test_sides(text: str, side: Side) -> None:
     """The patient's own."""
@@ -216,7 +216,7 @@ def test_numbers(text: str, value: float) -> None:
         ("Ａ１", "a1"),
         ("Mu\u0308ller", "Müller"),
         ("7.00", "7"),
-    ],  # fmt: skip
+    ],
 )
 def test_two_spellings_of_one_patient(one: str, other: str) -> None:
     """Must meet, or a patient is trained on and held out at once."""
