@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ccfexp._io import sha256_file
-from ccfexp.data.manifest import read_manifest
-from ccfexp.errors import CCFExpError, PolicyError
+from ccfexp.data.manifest import ended_consents, read_manifest
+from ccfexp.errors import CCFExpError, ManifestError, PolicyError
 from ccfexp.model import CCFExp
 from ccfexp.privacy.engines import engine_of
 from client import coordinator
@@ -28,13 +28,14 @@ from client.approvals import Approvals
 from client.budget import Budget, check_delta
 from client.coordinator import Level
 from client.ledger import UPDATE, EgressLedger
-from client.payment import Cohort
+from client.payment import Cohort, local_today
 from client.sandbox import landlock, seccomp
 from client.shown import printable, rounded_up
 from client.worker import readable_roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import date
 
     from client.site import Site
 
@@ -86,7 +87,7 @@ class Readiness:
         return table
 
 
-def examine(site: Site) -> Readiness:
+def examine(site: Site, today: Callable[[], date] = local_today) -> Readiness:
     """Make every check; none of them changes anything or says anything to anyone but the coordinator's port."""
     checks: list[Check] = [Check("site file", *_site_file(site))]
     checks.append(_guarded("private key", lambda: _private_key(site.private_key)))
@@ -101,7 +102,7 @@ def examine(site: Site) -> Readiness:
     except CCFExpError as error:
         checks.append(Check("base and encoders", "not ready", str(error)))
     if model is not None:
-        check, cohort = _manifest(site, model.config.unet.image_size)
+        check, cohort = _manifest(site, model.config.unet.image_size, today())
         checks += [check, _guarded("privacy ledger", lambda: _privacy(site, cohort))]
     checks.append(Check("release of Flower", *_flower()))
     checks.append(_guarded("disk", lambda: _disk(site.work)))
@@ -203,11 +204,14 @@ def _privacy(site: Site, cohort: Cohort) -> tuple[Level, str]:
     return "ready", told
 
 
-def _manifest(site: Site, image_size: int) -> tuple[Check, Cohort]:
+def _manifest(site: Site, image_size: int, today: date) -> tuple[Check, Cohort]:
     """Rows, files, hashes, consent and split (`read_manifest` refuses all that is wrong), and enough patients."""
     try:
         digest = _digest(site.manifest)  # before it is read, so that no later one passes for it
-        rows = [row for row in read_manifest(site.manifest, image_size).rows if row.split == "train"]
+        manifest = read_manifest(site.manifest, image_size)
+        if ended := ended_consents(manifest.rows, today):
+            raise ManifestError(f"{len(ended)} row(s) may not be used any more:", ended)
+        rows = [row for row in manifest.rows if row.split == "train"]
         subjects = frozenset(row.subject_id for row in rows)
         if (patients := len(subjects)) < site.policy.min_patients:
             raise PolicyError(
@@ -219,7 +223,8 @@ def _manifest(site: Site, image_size: int) -> tuple[Check, Cohort]:
         more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         return Check("manifest", "not ready", "\n".join([*problems[:_SHOWN], *more])), Cohort()
     text = f"{patients} training patients, {len(rows)} images; hashes, consent and split as they must be"
-    return Check("manifest", "ready", text), Cohort(subjects, digest)
+    ends = min((row.consent_expires for row in rows if row.consent_expires is not None), default=None)
+    return Check("manifest", "ready", text), Cohort(subjects, digest, ends)
 
 
 def _digest(manifest: Path) -> str:

@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from client import guard, ledger
 from client.approvals import Approvals, digest_of
 from client.budget import Receipt
 from client.flower_runtime import Runtime, Task, wire_bytes
-from client.payment import Cohort, pay
+from client.payment import Cohort, local_today, pay
 from client.shown import printable
 from client.site import Site
 from client.workbench import HospitalBench
@@ -59,6 +60,7 @@ class Executor:
         cohort: who may be trained on.
         signs: asked for the bytes that went out besides messages since it was last asked.
         stop: ends the work: a message in progress is dropped, one being handed over is finished.
+        today: the day, by which consents end.
     """
 
     site: Site
@@ -67,6 +69,7 @@ class Executor:
     cohort: Cohort
     signs: Callable[[], int] = lambda: 0
     stop: threading.Event = field(default_factory=threading.Event)
+    today: Callable[[], date] = local_today
     _worker: tuple[tuple[str, int], Worker] | None = None
     _task: Task | None = None
     _receipt: Receipt | None = None  # of the round that is worked on
@@ -126,6 +129,8 @@ class Executor:
         try:
             digest = self._approved(task)
             request = guard.admit(task.message, self.site.policy, standing)
+            if request.sent is not None:
+                self.cohort.check(self.site.manifest, self.today())
             if request.cost is not None:
                 self._receipt = pay(request.cost, self.site, self.cohort, book.chain.entries)
         except _UnapprovedError as error:

@@ -1,8 +1,9 @@
-"""Before a private round is trained: are these the patients who were checked, and is its cost on the disk?"""
+"""Before a round is trained: are these the patients who were checked, and is the cost of a private one on the disk?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from ccfexp._io import sha256_file
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from client.spending import Cost
 
 
+def local_today() -> date:
+    """The day at the hospital, by which its consents end."""
+    return datetime.now().astimezone().date()
+
+
 @dataclass(frozen=True)
 class Cohort:
     """Who may be trained on, as a manifest says.
@@ -26,13 +32,25 @@ class Cohort:
     Attributes:
         subjects: pseudonyms of the training patients with consent; they stay on this machine and in no log.
         manifest_sha256: of the file.
+        consent_ends: the first day on which a consent among them ends; None = none does.
     """
 
     subjects: frozenset[str] = field(default=frozenset(), repr=False)
     manifest_sha256: str = ""
+    consent_ends: date | None = None
 
-    def check(self, manifest: Path) -> None:
-        """Raises PolicyError if the manifest is another by now: nobody would know whose privacy it costs."""
+    def check(self, manifest: Path, today: date) -> None:
+        """Whether the patients are still those who were checked, and all still agree.
+
+        Raises:
+            PolicyError: the manifest is another by now: somebody may have withdrawn, and nobody would know whose
+                privacy a round costs. Or a consent has ended.
+        """
+        if self.consent_ends is not None and today > self.consent_ends:
+            raise PolicyError(
+                "the consent of a training patient has ended; leave the rows out (python -m client.prepare does) and "
+                "start this site again"
+            )
         try:
             digest = sha256_file(manifest)
         except OSError as error:
@@ -59,7 +77,6 @@ def pay(cost: Cost, site: Site, cohort: Cohort, egress: Callable[[], Sequence[En
         engine_of(site.file.compute)
     except ConfigError as error:
         raise PolicyError(f"no private round is trained: {error}") from error
-    cohort.check(site.manifest)
     budget = Budget.of(site.work, site.name, site.file.data_set, cost.plan.unit)
     try:
         budget.confirm(egress)

@@ -152,7 +152,10 @@ def _read_files(
             if hashlib.sha256(data).hexdigest() != row.sha256:
                 raise BadFileError("image differs from its sha256")
             image_NHW3[index] = decode_image(data, size)
-            landmark_N682[index] = decode_landmarks((manifest.root / row.landmarks).read_bytes())
+            landmarks = (manifest.root / row.landmarks).read_bytes()
+            if row.landmarks_sha256 and hashlib.sha256(landmarks).hexdigest() != row.landmarks_sha256:
+                raise BadFileError("landmarks differ from their landmarks_sha256")
+            landmark_N682[index] = decode_landmarks(landmarks)
         except BadFileError as error:
             problems.append(f"row {number}: {error}")
         except OSError:

@@ -1,7 +1,8 @@
 """The manifest: the one table that says which image is what, read with every file it names checked.
 
-A manifest is a CSV file in UTF-8 whose columns are `ccfexp.data.rows.COLUMNS`, in any order. All that is wrong with
-it is reported at once, by row number as a spreadsheet shows it (the header is row 1), never by patient or path.
+A manifest is a CSV file in UTF-8 whose columns are `ccfexp.data.rows.COLUMNS` and any of `OPTIONAL_COLUMNS`, in any
+order. All that is wrong with it is reported at once, by row number as a spreadsheet shows it (the header is row 1),
+never by patient or path.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ccfexp._io import atomic_write_text
 from ccfexp.data.files import BadFileError, decode_image, decode_landmarks
 from ccfexp.data.rows import (
     COLUMNS,
+    OPTIONAL_COLUMNS,
     LandmarkSource,
     Movement,
     Role,
@@ -31,9 +33,11 @@ from ccfexp.errors import ManifestError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
 __all__ = [
     "COLUMNS",
+    "OPTIONAL_COLUMNS",
     "LandmarkSource",
     "Manifest",
     "Movement",
@@ -41,6 +45,8 @@ __all__ = [
     "Row",
     "Side",
     "Split",
+    "ended_consents",
+    "manifest_text",
     "read_manifest",
     "write_manifest",
 ]
@@ -98,6 +104,15 @@ def read_manifest(path: str | Path, image_size: int) -> Manifest:
     return Manifest(tuple(rows.values()), root, image_size)
 
 
+def ended_consents(rows: Sequence[Row], today: date) -> list[str]:
+    """A line for each row whose consent has ended before ``today``; such a photograph may not be used any more."""
+    return [
+        f"row {number}: the consent has ended; leave the row out (python -m client.prepare does)"
+        for number, row in enumerate(rows, start=_FIRST_ROW)
+        if row.consent_expires is not None and row.consent_expires < today
+    ]
+
+
 def write_manifest(path: str | Path, rows: Sequence[Row]) -> None:
     """Write a manifest, wholly or not at all.
 
@@ -109,6 +124,11 @@ def write_manifest(path: str | Path, rows: Sequence[Row]) -> None:
         ManifestError: a row that `read_manifest` would refuse for its values; nothing is written.
         OSError: the disk is full or the folder cannot be written; the previous manifest is then unchanged.
     """
+    atomic_write_text(path, manifest_text(rows))
+
+
+def manifest_text(rows: Sequence[Row]) -> str:
+    """The text of a manifest with these rows, in this order; raises ManifestError as `write_manifest`."""
     texts = [format_row(row) for row in rows]
     problems = [
         f"row {number}: {reason}"
@@ -118,14 +138,15 @@ def write_manifest(path: str | Path, rows: Sequence[Row]) -> None:
     if problems:
         raise ManifestError(f"The manifest would have {len(problems)} problem(s), so it is not written:", problems)
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    columns = (*COLUMNS, *(column for column in OPTIONAL_COLUMNS if any(text[column] for text in texts)))
+    writer = csv.DictWriter(table, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(texts)
-    atomic_write_text(path, table.getvalue())
+    return table.getvalue()
 
 
 def _read_table(path: Path) -> list[dict[str | None, str | list[str] | None]]:
-    """Read the CSV file; the header must hold exactly the known columns."""
+    """Read the CSV file; the header must hold the known columns and no others."""
     try:
         text = path.read_bytes().decode("utf-8-sig")  # spreadsheets put a byte order mark before UTF-8
     except OSError as error:
@@ -146,9 +167,10 @@ def _read_table(path: Path) -> list[dict[str | None, str | list[str] | None]]:
 def _check_header(header: Sequence[str]) -> list[str]:
     """Compare the header with the known columns; a foreign name is not repeated, it could be a patient's."""
     problems = [f"missing column: {column}" for column in COLUMNS if column not in header]
+    known = (*COLUMNS, *OPTIONAL_COLUMNS)
     for number, name in enumerate(header, start=1):
-        if name not in COLUMNS:
-            problems.append(f"column {number} has an unknown name.{did_you_mean(name, COLUMNS)}")
+        if name not in known:
+            problems.append(f"column {number} has an unknown name.{did_you_mean(name, known)}")
         elif name in header[: number - 1]:
             problems.append(f"column {number} is a second {name}")
     return problems
@@ -157,10 +179,11 @@ def _check_header(header: Sequence[str]) -> list[str]:
 def _parse_record(record: dict[str | None, str | list[str] | None]) -> tuple[Row | None, list[str]]:
     """Turn one CSV record into a row, refusing records with too few or too many fields."""
     texts = {column: text for column, text in record.items() if column is not None and isinstance(text, str)}
-    if len(texts) != len(COLUMNS):
-        return None, [f"has {len(texts)} fields, expected {len(COLUMNS)}"]
+    expected = sum(column is not None for column in record)
+    if len(texts) != expected:
+        return None, [f"has {len(texts)} fields, expected {expected}"]
     if None in record:
-        return None, [f"has more than {len(COLUMNS)} fields; put values with commas in quotes"]
+        return None, [f"has more than {expected} fields; put values with commas in quotes"]
     return parse_row(texts)
 
 
@@ -175,7 +198,10 @@ def _check_files(row: Row, root: Path, image_size: int) -> list[str]:
     except BadFileError as error:
         reasons.append(str(error))
     try:
-        decode_landmarks(_read_below(root, row.landmarks, "landmarks file"))
+        landmarks = _read_below(root, row.landmarks, "landmarks file")
+        if row.landmarks_sha256 and hashlib.sha256(landmarks).hexdigest() != row.landmarks_sha256:
+            reasons.append("landmarks differ from landmarks_sha256: they were altered after the manifest was made")
+        decode_landmarks(landmarks)
     except BadFileError as error:
         reasons.append(str(error))
     return reasons

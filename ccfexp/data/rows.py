@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields
+from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
+    "OPTIONAL_COLUMNS",
     "LandmarkSource",
     "Movement",
     "Role",
@@ -95,6 +97,8 @@ class Row:
     landmark_source: LandmarkSource
     consent_train: bool
     consent_generate: bool
+    landmarks_sha256: str = field(default="", repr=False)  # of the landmarks file; empty = it is not checked
+    consent_expires: date | None = None  # the last day of the consent; None = without end
 
     @property
     def is_identity(self) -> bool:
@@ -107,8 +111,11 @@ class Row:
         return self.role in (Role.EXPRESSION, Role.BOTH)
 
 
-COLUMNS: tuple[str, ...] = tuple(column.name for column in fields(Row))
-"""The columns of a manifest, in the order in which they are written."""
+OPTIONAL_COLUMNS: tuple[str, ...] = ("landmarks_sha256", "consent_expires")
+"""Columns that a manifest may lack; every row is then as if they were empty."""
+
+COLUMNS: tuple[str, ...] = tuple(column.name for column in fields(Row) if column.name not in OPTIONAL_COLUMNS)
+"""The columns that a manifest must have, in the order in which they are written."""
 
 _GRADES = ("I", "II", "III", "IV", "V", "VI")
 _BOOLEANS = {"true": True, "false": False}
@@ -118,11 +125,12 @@ _Word = TypeVar("_Word", bound=StrEnum)
 
 
 def format_row(row: Row) -> dict[str, str]:
-    """Return a row as the texts of its columns."""
-    texts = {column: str(getattr(row, column)) for column in COLUMNS}
+    """Return a row as the texts of all columns, the optional ones among them."""
+    texts = {column: str(getattr(row, column)) for column in (*COLUMNS, *OPTIONAL_COLUMNS)}
     texts["grade"] = "" if row.grade is None else _GRADES[row.grade - 1] if 1 <= row.grade <= len(_GRADES) else "?"
     texts["consent_train"] = str(row.consent_train).lower()
     texts["consent_generate"] = str(row.consent_generate).lower()
+    texts["consent_expires"] = "" if row.consent_expires is None else row.consent_expires.isoformat()
     return texts
 
 
@@ -130,7 +138,7 @@ def parse_row(texts: Mapping[str, str]) -> tuple[Row | None, list[str]]:
     """Read one row from the texts of its columns.
 
     Args:
-        texts: one text for each of `COLUMNS`.
+        texts: one text for each of `COLUMNS`, and for any of `OPTIONAL_COLUMNS`.
 
     Returns:
         The row, or None where any text is refused; and the reasons. A reason names the column but never repeats the
@@ -140,7 +148,7 @@ def parse_row(texts: Mapping[str, str]) -> tuple[Row | None, list[str]]:
 
     def read(column: str, reader: Callable[[str], object]) -> object:
         try:
-            return reader(texts[column])
+            return reader(texts.get(column, "") if column in OPTIONAL_COLUMNS else texts[column])
         except ValueError as error:
             problems.append(f"{column} {error}")
             return None
@@ -159,8 +167,10 @@ def parse_row(texts: Mapping[str, str]) -> tuple[Row | None, list[str]]:
         "landmark_source": _word(LandmarkSource),
         "consent_train": _boolean,
         "consent_generate": _boolean,
+        "landmarks_sha256": lambda text: text and _sha256(text),
+        "consent_expires": _date,
     }
-    values = {column: read(column, readers[column]) for column in COLUMNS}
+    values = {column: read(column, reader) for column, reader in readers.items()}
     return (None if problems else Row(**values)), problems  # type: ignore[arg-type]  # each reader gives its column's type
 
 
@@ -200,6 +210,19 @@ def _boolean(text: str) -> bool:
     if text not in _BOOLEANS:
         raise ValueError("is neither true nor false")
     return _BOOLEANS[text]
+
+
+def _date(text: str) -> date | None:
+    """Read a day as YYYY-MM-DD; empty = none. Nothing is guessed: 03/04 is two days."""
+    if text == "":
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or day.isoformat() != text:
+        raise ValueError("is not a day; write YYYY-MM-DD or leave it empty")
+    return day
 
 
 def _sha256(text: str) -> str:

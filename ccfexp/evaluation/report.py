@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,7 +21,7 @@ from PIL import Image
 from ccfexp._io import atomic_write_text
 from ccfexp.evaluation import _charts
 from ccfexp.evaluation.comparison import Comparison
-from ccfexp.evaluation.report_text import bytes_text, duration_text, grade_text, movement_text, number_text, side_text
+from ccfexp.evaluation.page import page_environment
 from ccfexp.privacy.accounting import ACCOUNTANT
 from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.privacy.statement import LIMITS, NONE, epsilon_text, guess_text, statement
@@ -152,19 +151,8 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
 
 def render_report(data: ReportData) -> str:
     """The page as text; the same data give the same text."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "bytes": bytes_text,
-        "duration": duration_text,
-        "epsilon": epsilon_text,
-        "grade": grade_text,
-        "movement": movement_text,
-        "number": number_text,
-        "png": png_uri,
-        "side": side_text,
-    }
+    environment = page_environment()
+    environment.filters |= {"epsilon": epsilon_text, "png": png_uri}
     template = environment.from_string((files(__package__) / "templates" / "report.html.j2").read_text("utf-8"))
     return template.render(
         d=data,

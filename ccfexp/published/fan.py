@@ -66,7 +66,11 @@ def load_fan(path: Path) -> FANEncoder:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
         encoder.network.load_state_dict(state)
-    except (OSError, EOFError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+    # The last three are what the safe loader meets in a file that is nothing of the kind.
+    except (
+        OSError, EOFError, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError,
+        ValueError, LookupError, AssertionError,
+    ) as error:  # fmt: skip
         raise WeightsError(
             f"the landmark network's file cannot be read as FAN with {_STACKS} stacks ({type(error).__name__}); "
             "copy it again and check its hash"

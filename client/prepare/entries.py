@@ -61,10 +61,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What is not taken: the number of its entry, and why. The reason holds no identifier, path or file name."""
+    """What is not taken: the number of its entry, and why. The reason holds no identifier, path or file name.
+
+    ``file`` is where it lies, for the eyes of a person at a terminal; None = a row of a table.
+    """
 
     number: int
     reason: str
+    file: Path | None = field(default=None, repr=False, compare=False)
 
 
 class Source(Protocol):

@@ -152,8 +152,8 @@ def _folded(text: str) -> str:
 
 def _subject(text: str) -> str:
     """Read a patient's number."""
-    if not same_subject(text):
-        raise ValueError("is empty; every photograph needs the patient's number")
+    if not any(unicodedata.category(sign)[0] in "LNPS" for sign in same_subject(text)):
+        raise ValueError("is empty or holds nothing that can be read; every photograph needs the patient's number")
     return _session(text)
 
 

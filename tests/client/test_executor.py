@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import cast
 
@@ -237,6 +238,27 @@ def test_another_manifest_than_the_one_that_was_checked_is_refused(hospital: Sta
     assert at.asks(private()).error.reason == GENERIC
     assert "manifest cannot be read" in at.egress[-1].facts["reason"]
     assert at.budget.history() == []
+
+
+def test_nothing_is_trained_on_a_manifest_from_which_somebody_may_have_withdrawn(hospital: Start) -> None:
+    """The app holds the photographs of the manifest that it has read: also an ordinary round ends here."""
+    at = hospital(bundle(), policy=POLICY | {"max_epsilon": None})
+    at.site.manifest.write_text("a table with one patient less")
+    ordinary = replace(asked_for(), terms=replace(TERMS, run="e" * 16))
+    assert at.asks(ordinary).error.reason == GENERIC
+    assert "manifest has changed" in at.egress[-1].facts["reason"]
+
+
+@pytest.mark.parametrize(("today", "trained"), [(date(2026, 5, 31), True), (date(2026, 6, 1), False)])
+def test_nothing_is_trained_after_the_last_day_of_a_consent(hospital: Start, today: date, trained: bool) -> None:
+    """A service runs for months, and consents end meanwhile."""
+    at = hospital(bundle(), policy=POLICY | {"max_epsilon": None})
+    at.executor.cohort = replace(at.executor.cohort, consent_ends=date(2026, 5, 31))
+    at.executor.today = lambda: today
+    ordinary = replace(asked_for(), terms=replace(TERMS, run="e" * 16))
+    assert at.asks(ordinary).has_error() is not trained
+    if not trained:
+        assert "consent of a training patient has ended" in at.egress[-1].facts["reason"]
 
 
 def test_a_machine_that_could_not_train_a_private_round_pays_for_none(hospital: Start) -> None:

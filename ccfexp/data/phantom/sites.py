@@ -224,4 +224,5 @@ def _write_photo(site: PhantomSite, out: Path, photo: Photograph, session: int, 
         landmark_source=LandmarkSource.PHANTOM,
         consent_train=True,
         consent_generate=True,
+        landmarks_sha256=hashlib.sha256(landmarks.getvalue()).hexdigest(),
     )

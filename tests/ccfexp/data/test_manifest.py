@@ -8,6 +8,7 @@ import io
 import string
 import tempfile
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from PIL import Image
 
 from ccfexp.data.manifest import (
     COLUMNS,
+    OPTIONAL_COLUMNS,
     LandmarkSource,
     Movement,
     Role,
     Row,
     Side,
     Split,
+    ended_consents,
     read_manifest,
     write_manifest,
 )
@@ -51,6 +54,7 @@ ROWS = st.builds(
     landmark_source=st.sampled_from(LandmarkSource),
     consent_train=st.booleans(),
     consent_generate=st.booleans(),
+    consent_expires=st.none() | st.dates(),
 )
 
 
@@ -74,6 +78,7 @@ def test_columns_are_the_contract() -> None:
     )
 
     assert " ".join(COLUMNS) == expected
+    assert " ".join(OPTIONAL_COLUMNS) == "landmarks_sha256 consent_expires"
 
 
 def test_file_is_plain_csv(tmp_path: Path) -> None:
@@ -114,7 +119,7 @@ def edit(column: str, text: str) -> Callable[[Path], None]:
         lines = list(csv.DictReader(io.StringIO(path.read_text())))
         lines[1][column] = text
         with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, lines[0] | lines[1])
             writer.writeheader()
             writer.writerows(lines)
 
@@ -182,6 +187,10 @@ BAD_ROWS: dict[str, tuple[Callable[[Path], None], str]] = {
     "consent word": (edit("consent_train", "yes"), "consent_train is neither true nor false"),
     "consent to generate": (edit("consent_generate", ""), "consent_generate is neither true nor false"),
     "no consent": (edit("consent_train", "false"), "split=train without consent_train=true"),
+    "consent day": (edit("consent_expires", "31.12.2027"), "consent_expires is not a day; write YYYY-MM-DD"),
+    "consent week": (edit("consent_expires", "2027-W05-1"), "consent_expires is not a day; write YYYY-MM-DD"),
+    "landmark hash": (edit("landmarks_sha256", "x"), "landmarks_sha256 is not a SHA-256"),
+    "landmarks altered": (edit("landmarks_sha256", "0" * 64), "landmarks differ from landmarks_sha256"),
     "absolute": (edit("path", "/etc/passwd"), "path is absolute"),
     "drive": (edit("path", "C:/face.png"), "path is absolute"),
     "escaping": (edit("path", "x/../../face.png"), "path leaves the manifest's folder"),
@@ -226,6 +235,13 @@ def test_bad_row_is_refused_by_number_and_reason(tmp_path: Path, name: str) -> N
     for secret in (SECRET, "someone", "passwd", "face", "a.png", "b.png", str(tmp_path)):
         assert secret not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_consent_that_has_ended_is_told_by_row() -> None:
+    """The last day still counts."""
+    rows = [make_row(consent_expires=day) for day in (None, date(2026, 3, 1), date(2026, 3, 2))]
+
+    assert [line.partition(":")[0] for line in ended_consents(rows, date(2026, 3, 2))] == ["row 3"]
 
 
 def test_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_the_file_becomes_an_encoder(tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", None])
+@pytest.mark.parametrize("content", [b"", b"no archive", b"something else", None])
 def test_what_is_no_fan_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "fan.pth.tar"
     if content is None:

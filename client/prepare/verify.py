@@ -1,0 +1,93 @@
+"""Is the data set what it should be? Every file's hash, consents, splits, sizes, and nothing beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ccfexp.data.manifest import ended_consents, read_manifest
+from ccfexp.data.rows import LandmarkSource, Row, Side, Split
+from ccfexp.errors import ManifestError
+from client.prepare import publish
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+
+    from client.prepare.place import Place
+
+_PALSIED = 3  # House-Brackmann grade from which on a detector's symmetry is seen
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found.
+
+    Attributes:
+        problems: each with its row; none if the data set is what it should be.
+        warnings: what a person should look at.
+        rows: of the manifest.
+    """
+
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        train, held = ({row.subject_id for row in self.rows if row.split is split} for split in Split)
+        return f"{len(self.rows)} photographs of {len(train)} patients to train on and {len(held)} held out"
+
+
+def verify(place: Place, image_size: int, today: date) -> Verdict:
+    """Check the manifest, all files that it names, and all that lie beside them; changes nothing."""
+    try:
+        rows = read_manifest(place.manifest, image_size).rows
+    except ManifestError as error:
+        return Verdict(error.problems or (str(error),), (), ())
+    named = {path for row in rows for path in (row.path, row.landmarks)}
+    problems = ended_consents(rows, today)
+    if beside := publish.unnamed(place.data, named):
+        problems.append(
+            f"files={beside} in images/ and landmarks/ are named by no row; training could read them, delete them"
+        )
+    return Verdict(tuple(problems), tuple(warnings_of(rows)), rows)
+
+
+def warnings_of(rows: Sequence[Row]) -> list[str]:
+    """What a person should look at."""
+    found = []
+    detected = sum(
+        row.landmark_source is LandmarkSource.DETECTOR and (row.grade or 0) >= _PALSIED and row.side is not Side.NONE
+        for row in rows
+    )
+    if detected:
+        found.append(
+            f"{detected} photographs of grades III to VI have landmarks of a detector; detectors draw a palsied face "
+            "too symmetric, correct them by hand (--landmarks)"
+        )
+    if unhashed := sum(not row.landmarks_sha256 for row in rows):
+        found.append(f"{unhashed} landmark files have no hash in the manifest; a change of them is not seen")
+    if not any(row.split is Split.HOLDOUT for row in rows):
+        found.append("no patient is held out: nothing will tell how well faces of others are drawn")
+    if ungraded := sum(row.grade is None for row in rows):
+        found.append(f"{ungraded} photographs have no House-Brackmann grade")
+    sides: dict[str, set[Side]] = {}
+    for row in rows:
+        sides.setdefault(row.subject_id, set()).add(row.side)
+    if both := sum({Side.LEFT, Side.RIGHT} <= own for own in sides.values()):
+        found.append(f"{both} patients are paralysed left in one photograph and right in another; check their labels")
+    return found
+
+
+def counts(rows: Sequence[Row]) -> dict[str, Counter[str]]:
+    """How many photographs by movement, side, grade, split and landmark source."""
+    return {
+        "movement": Counter(str(row.movement) for row in rows),
+        "side": Counter(str(row.side) for row in rows),
+        "grade": Counter("not graded" if row.grade is None else str(row.grade) for row in rows),
+        "split": Counter(str(row.split) for row in rows),
+        "landmarks": Counter(str(row.landmark_source) for row in rows),
+    }
