@@ -235,6 +235,12 @@ def test_the_compared_form_is_its_own(text: str) -> None:
     assert same_subject(same_subject(text)) == same_subject(text)
 
 
+@pytest.mark.parametrize("text", ["", "  ", "\u200b", "\u00ad\t"])
+def test_a_patient_without_a_number_is_refused(text: str) -> None:
+    """Signs that nobody sees are no number: all such patients would be one."""
+    assert reasons({"subject": text})[0].startswith("subject is empty")
+
+
 def test_a_name_that_is_not_utf_8_is_refused() -> None:
     """A folder's name can be any bytes; a pseudonym is made of text."""
     assert reasons({"subject": "Ren\udce9"}) == ("subject is not text in UTF-8; rename the folder or file",)

@@ -215,6 +215,7 @@ def test_movements_of_a_video(folder: Path) -> None:
         ("a.jpg", "", "7", "1", "2"),
         ("film.mp4", "", "7", "0.0", "2.50"),
         ("film.mp4", "", "7", "", "0"),
+        ("film.mp4", "", "7", "", "2.5"),
     ]
 
     found = read_csv(folder, csv_text(rows))
@@ -226,7 +227,7 @@ def test_movements_of_a_video(folder: Path) -> None:
     assert told[5].count("is not a number of at least 0") == 2
     assert told[6] == "landmarks is of no known type; use .npy"
     assert told[7].startswith("start_s and end_s belong to a video")
-    assert told[8] == "names the same photograph as row 2; keep one of the two rows"
+    assert told[8] == told[10] == "names the same photograph as row 2; keep one of the two rows"
 
 
 def test_dicom_files_are_told_by_name_or_magic(folder: Path) -> None:
