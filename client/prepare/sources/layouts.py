@@ -123,8 +123,8 @@ def yfp(relative: PurePosixPath) -> dict[str, str]:
     """Read the facts in a path of the YouTube Facial Palsy database.
 
     Described by the authors (Hsu et al. 2018, sites.google.com/view/yfp-database): 32 videos of 21 patients who speak
-    to the camera, as frames at 6 a second, with boxes of the palsy around eyes and mouth and its intensity. Seen in public
-    readers: ``Image/NUMBER/FRAME.bmp``, the same with ``Image2`` to ``Image4``, and the boxes in
+    to the camera, as frames at 6 a second, with boxes of the palsy around eyes and mouth and its intensity. Seen in
+    public readers: ``Image/NUMBER/FRAME.bmp``, the same with ``Image2`` to ``Image4``, and the boxes in
     ``Image_large_XML/NUMBER/FRAME.xml``, which are not read: an intensity of a region is no House-Brackmann grade.
 
     No movement is asked for, so its name here is "speaking": every frame is refused until the hospital writes under

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -207,18 +207,13 @@ def _regular(root: Path, path: Path) -> Path:
 
 def _without_repeats(found: list[Listed], root: Path) -> list[Listed]:
     """Refuse links to files that are listed themselves, and second links to one file."""
-    own = {listed.file for listed in found if listed.file == root / listed.relative}
-    seen: set[Path] = set()
+    taken: set[Path | None] = {listed.file for listed in found if listed.file == root / listed.relative}
     result = []
     for listed in found:
-        is_repeat = listed.file is not None and (
-            listed.file in seen or (listed.file in own and listed.file != root / listed.relative)
-        )
-        if listed.file is not None:
-            seen.add(listed.file)
-        result.append(
-            Listed(listed.relative, None, "is a link to a file that is listed already; remove it")
-            if is_repeat
-            else listed
-        )
+        is_link = listed.file is not None and listed.file != root / listed.relative
+        if is_link and listed.file in taken:
+            result.append(replace(listed, file=None, reason="is a link to a file that is listed already; remove it"))
+        else:
+            taken.add(listed.file)
+            result.append(listed)
     return result

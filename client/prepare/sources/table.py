@@ -61,7 +61,7 @@ class TableSource:
         columns = self._settings.columns
         header, *records = read_records(self._file, self._settings, lambda names: count_columns(names, columns))
         places = find_columns(header.cells, columns, needed=("path", "subject"))
-        first_row: dict[tuple[Path, float | None, float | None], int] = {}
+        first_row: dict[tuple[Path, float, float | None], int] = {}
         for record in records:
             try:
                 entry = _read_row(record, places, root)
@@ -69,7 +69,7 @@ class TableSource:
                 yield Refusal(record.number, str(error))
                 continue
             material = entry.material
-            key = (material.file, material.start_s, material.end_s)
+            key = (material.file, material.start_s or 0.0, material.end_s)
             first = first_row.setdefault(key, record.number)
             if first == record.number:
                 yield entry

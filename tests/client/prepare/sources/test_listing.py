@@ -45,7 +45,7 @@ def reasons(root: Path) -> dict[str, str]:
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
     """Give a folder, and lose the rights of root meanwhile: nothing is unreadable to root."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # noqa: S108  # pytest's own folders are closed to others
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # pytest's own folders are closed to others
         folder = Path(name).resolve()
         folder.chmod(0o755)
         before = os.geteuid()
@@ -96,7 +96,16 @@ def test_any_bytes_are_a_name(raw: list[bytes]) -> None:
 
 def test_clutter_is_passed_over(tmp_path: Path) -> None:
     """Hidden files, and what file managers leave behind."""
-    for name in (".hidden.jpg", "._a.jpg", ".git/a.jpg", "Thumbs.db", ".DS_Store", "desktop.ini", "@eaDir/a.jpg", "a.jpg"):
+    for name in (
+        ".hidden.jpg",
+        "._a.jpg",
+        ".git/a.jpg",
+        "Thumbs.db",
+        ".DS_Store",
+        "desktop.ini",
+        "@eaDir/a.jpg",
+        "a.jpg",
+    ):
         touch(tmp_path / name)
 
     assert names(tmp_path) == ["a.jpg"]
@@ -112,7 +121,9 @@ def test_a_link_that_leaves_is_refused(tmp_path: Path) -> None:
     (root / "b.jpg").symlink_to("../outside/smith.jpg")
     (root / "c").symlink_to("../outside")
 
-    assert reasons(root) == dict.fromkeys(("a.jpg", "b.jpg", "c"), "is a link that leaves the source's folder; copy the file")
+    assert reasons(root) == dict.fromkeys(
+        ("a.jpg", "b.jpg", "c"), "is a link that leaves the source's folder; copy the file"
+    )
     assert names(root) == []
 
 
