@@ -20,6 +20,7 @@ _LONGEST: Final = 1_000_000  # bytes; 68 points need a few thousand
 _LEAST_EXTENT: Final = 8.0  # pixels; less is no face, or fractions of the picture's size
 _FAR: Final = 0.5  # of the picture's size beyond its border
 _PTS_HEADER: Final = re.compile(r"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*")
+_LETTER: Final = re.compile(r"[A-Za-df-z{}]")  # e is of a number's exponent
 _BETWEEN: Final = re.compile(r"\s*[,;\t]\s*|\s+")
 
 
@@ -88,7 +89,10 @@ def _read_npy(data: bytes) -> npt.NDArray[np.float64]:
 
 
 def _read_pts(data: bytes) -> npt.NDArray[np.float64]:
-    match = _PTS_HEADER.fullmatch(_text(data))
+    text = _text(data)
+    match = _PTS_HEADER.fullmatch(text)
+    if match is None and not _LETTER.search(text):
+        return _pairs(text) - 0.5  # AFLFP's files have no header
     if match is None:
         raise BadFileError("landmarks are not a .pts file of version 1: 'version: 1', 'n_points: 68', then the points")
     return _pairs(match[2]) - 0.5

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 MIN_SIDE: Final = 32
-_FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF")
+_FORMATS: Final = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "BMP")  # BMP: frames of a public data set
 _HEIF_BRANDS: Final = frozenset(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 )

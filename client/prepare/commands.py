@@ -129,7 +129,7 @@ def _prepare(site: Site, place: Place, settings: PrepareFile, folder: Path) -> i
             items = books.store.items()
     atomic_write_text(place.refused, numbered(outcome.refusals))
     verdict = verify(place, recipe.image_size, around.today()) if outcome.rows else Verdict((), (), ())
-    write_preparation_report(place, outcome, verdict, items, around.clock())
+    write_preparation_report(place, site.name, settings, outcome, verdict, items, around.clock())
     return _say(outcome, verdict)
 
 

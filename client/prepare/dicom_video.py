@@ -6,7 +6,7 @@ import bisect
 import io
 import struct
 from itertools import accumulate
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ccfexp.data.files import BadFileError
 from client.prepare.dicom_header import UNDEFINED_LENGTH, VIDEO, read_header
@@ -15,7 +15,6 @@ from client.prepare.opening import ClampedReader, open_regular
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from _typeshed import WriteableBuffer
 
 _ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _MOST_FRAGMENTS = 1_000_000
@@ -100,7 +99,7 @@ class _Joined(io.RawIOBase):
         self._at = base + offset
         return self._at
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 (whatever can be written to)
         view = memoryview(buffer).cast("B")
         piece = bisect.bisect_right(self._ends, self._at)
         if piece == len(self._pieces):

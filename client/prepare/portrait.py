@@ -122,7 +122,7 @@ def portray(job: Job) -> Portrait:
         ),
     )
     figures = {
-        "quality": asdict(quality),
+        "quality": _without_nan(asdict(quality)),
         "score": found.score,
         "confidence": found.confidence,
         "frame": frame.matrix_23.tolist(),
@@ -222,6 +222,17 @@ def _holds(face: Face, point_682: Points) -> bool:
 def _area(face: Face) -> float:
     left, top, right, bottom = face.box_4
     return float((right - left) * (bottom - top))
+
+
+def _without_nan(value: Any) -> Any:  # noqa: ANN401 (whatever JSON can hold)
+    """The same with null where a figure could not be measured: JSON has no word for that."""
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(part) for part in value]
+    if isinstance(value, (bool, str, int)) or value is None:
+        return value
+    return float(value) if np.isfinite(value) else None
 
 
 def _npy(point_682: npt.NDArray[Any]) -> bytes:

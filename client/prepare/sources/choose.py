@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ccfexp.data.files import BadFileError
 from ccfexp.errors import ConfigError
 from client.prepare.sources.folder import FolderSource
 from client.prepare.sources.labels import LabelBook, read_labels
@@ -59,7 +60,9 @@ def open_source(settings: PrepareFile, folder: Path) -> Source:
     if settings.kind == "dicom" or (settings.kind == "auto" and _has_dicom(root)):
         from client.prepare.sources.dicom import DicomSource
 
-        return DicomSource(root, settings.dicom)
+        listing = list_folder(root, lambda path: suffix_of(path) not in LANDMARKS)
+        files = [listed.file or BadFileError(listed.reason) for listed in listing]
+        return DicomSource(root, settings.dicom, files)
     return FolderSource(root)
 
 

@@ -39,6 +39,7 @@ from client.prepare.dicom_video import holds_video
 from client.prepare.entries import Entry, Material, Refusal
 from client.prepare.opening import open_regular
 from client.prepare.settings import Dicom
+from client.prepare.sources.listing import LANDMARKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +64,8 @@ _NO_SIDE = ("", "U")
 class DicomSource:
     """DICOM photographs and videos below a folder; a frame of an image with several is an entry of its own.
 
+    Landmarks are the file beside a file of one photograph or video, of the same name before its suffix.
+
     Attributes:
         root: the folder.
         settings: which attributes say what.
@@ -85,15 +88,26 @@ class DicomSource:
             try:
                 if isinstance(file, BadFileError):
                     raise file
-                found = _read(file, tags, self.settings)
+                facts, material, frames = _read(file, tags, self.settings)
+                if frames == 1:
+                    material = replace(material, landmarks=_beside(file, self.root))
             except BadFileError as error:
                 number += 1
-                yield Refusal(number, str(error))
+                yield Refusal(number, str(error), None if isinstance(file, BadFileError) else file)
                 continue
-            facts, material, frames = found
             for frame in range(frames):
                 number += 1
                 yield Entry(number=number, facts=dict(facts), material=replace(material, frame=frame))
+
+
+def _beside(file: Path, root: Path) -> Path | None:
+    """The landmarks beside a file; raises BadFileError where it cannot be told which they are."""
+    found = [path for suffix in sorted(LANDMARKS) if (path := file.with_suffix(suffix)).exists()]
+    if len(found) > 1:
+        raise BadFileError("has several landmark files beside it; keep one")
+    if found and not (found[0].is_file() and found[0].resolve().is_relative_to(root.resolve())):
+        raise BadFileError("has landmarks that are no file below the source's folder; copy them")
+    return found[0] if found else None
 
 
 def _tags(settings: Dicom) -> dict[str, int]:

@@ -101,7 +101,7 @@ class FolderSource:
                     raise BadFileError(_MIXED)
                 yield self._entry(number, listed, landmarks.get(name, []), len(namesakes[name]))
             except BadFileError as error:
-                yield Refusal(number, str(error))
+                yield Refusal(number, str(error), self._root / listed.relative)
 
     def _entry(self, number: int, listed: Listed, landmarks: list[Listed], namesakes: int) -> Entry:
         """Read what the listing shows of one photograph or video."""

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -88,9 +89,10 @@ def _points(folder: Path, shot: Shot, rng: Random) -> None:
     nan = p.copy()
     nan[int(rng.integers(68))] = np.nan
     mirrored = p * np.array([-1, 1]) + np.array([shot.image_HW3.shape[1], 0])
-    bad: list[object] = [
+    shifted = p + np.array([shot.image_HW3.shape[1] * 0.55, 0])
+    bad: list[Any] = [
         nan, p[:5], p * 50, np.zeros((68, 2), np.float32), np.array([{}], object), p.astype("U8"), p * 0 + 3,
-        p + np.array([shot.image_HW3.shape[1] * 0.55, 0]), p * 0.001, mirrored.astype(np.float32), np.full((68, 2), np.inf),
+        shifted, p * 0.001, mirrored.astype(np.float32), np.full((68, 2), np.inf),
     ]  # fmt: skip
     np.save(folder / "rest_1.npy", bad[rng.integers(len(bad))], allow_pickle=True)
 
@@ -154,7 +156,8 @@ def _another(shot: Shot, rng: Random) -> Shot:
 ROWS: tuple[dict[str, str], ...] = (
     {"path": "../../etc/passwd"}, {"path": "/etc/passwd"}, {"path": "C:\\face.png"}, {"path": "..\\face.png"},
     {"path": ""}, {"path": "pictures"}, {"path": "pictures/nobody.png"}, {"path": "a\x07b.png"}, {"path": "x" * 5000},
-    {"landmarks": "../../../etc/hostname"}, {"landmarks": "pictures/nobody.npy"}, {"subject": ""}, {"subject": "\u202e"},
+    {"landmarks": "../../../etc/hostname"}, {"landmarks": "pictures/nobody.npy"}, {"subject": ""},
+    {"subject": "\u202e"},
     {"movement": "smile_teth"}, {"movement": ""}, {"side": ""}, {"side": "links"}, {"grade": "VII"}, {"grade": "0"},
     {"consent_train": "perhaps"}, {"consent_train": ""}, {"consent_train": "false"}, {"consent_expires": "31.12.2030"},
     {"consent_expires": "2001-01-01"}, {"mm_per_pixel": "-1"}, {"mm_per_pixel": "nan"}, {"role": "star"},

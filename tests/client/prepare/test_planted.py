@@ -62,7 +62,7 @@ def fill(clinic: Clinic) -> None:
     Image.fromarray(taken[0].image_HW3).save(folder / "rest_2.png", pnginfo=text)
     (folder / "rest_3.tif").write_bytes(b"II*\x00" + b"smith geheim" * 40)
     (folder / "snarl.mp4").write_bytes(b"\x00\x00\x00\x18ftypmp42 smith geheim" * 20)
-    os.symlink("/etc/hostname", folder / "blink_smith.jpg")
+    (folder / "blink_smith.jpg").symlink_to("/etc/hostname")
     labels = [
         {"subject": name.name, "side": "left", "grade": "II", "consent_train": "true"} for name in inbox.iterdir()
     ]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -66,14 +67,15 @@ def marked(shot: Shot) -> Shot:
     return replace(shot, image_HW3=image_HW3)
 
 
-def dot_near(image_HW3: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], point_2: np.ndarray) -> np.ndarray:
+def dot_near(image_HW3: npt.NDArray[np.uint8], point_2: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """The middle of the dot of that colour around a point."""
     y_HW, x_HW = np.mgrid[0 : image_HW3.shape[0], 0 : image_HW3.shape[1]] + 0.5
     colour_HW3 = image_HW3.astype(float)
     weight_HW = np.clip(np.minimum(colour_HW3[..., 0], colour_HW3[..., 2]) - colour_HW3[..., 1] - 60, 0, None)
     weight_HW = weight_HW * (np.hypot(x_HW - point_2[0], y_HW - point_2[1]) < 6)
     assert weight_HW.sum() > 0
-    return np.array([(weight_HW * x_HW).sum(), (weight_HW * y_HW).sum()]) / weight_HW.sum()
+    middle_2: npt.NDArray[np.float64] = np.array([(weight_HW * x_HW).sum(), (weight_HW * y_HW).sum()]) / weight_HW.sum()
+    return middle_2
 
 
 @pytest.mark.parametrize("fill", [as_folder, as_csv, as_xlsx])
@@ -95,9 +97,7 @@ def test_photographs_become_a_manifest_with_their_landmarks_in_place(
 
 
 @pytest.mark.parametrize("size", [64, 112, 224])
-def test_landmarks_lie_in_the_prepared_picture_where_they_are_seen(
-    clinic: Clinic, taken: list[Shot], size: int
-) -> None:
+def test_landmarks_lie_in_the_prepared_picture_where_they_are_seen(clinic: Clinic, size: int) -> None:
     """By dots drawn into the photographs: within a twentieth of the distance between the eyes, on every picture."""
     as_csv(clinic, [marked(shot) for shot in shots(2, size=384)])
     clinic.settings(source=str(clinic.inbox / "table.csv"), image_size=size)
@@ -113,7 +113,7 @@ def test_landmarks_lie_in_the_prepared_picture_where_they_are_seen(
         assert errors_5.max() < 0.05
 
 
-def test_dicom_and_video_become_a_manifest(clinic: Clinic, taken: list[Shot]) -> None:
+def test_dicom_and_video_become_a_manifest(clinic: Clinic) -> None:
     """A patient's rest from a photograph, the peak of a smile from a film; both of one patient by the same number."""
     subject = "MRN-SECRET-77"
     film = phantom_film(shared_phantom(), 500, "smile_teeth", size=128)
