@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from client.prepare.settings import Columns
 
 
+_IN_A_MANIFEST = {"subject": "subject_id"}
+"""What a manifest calls a column otherwise: it is a table of photographs, too."""
+
+
 def fold(name: str) -> str:
     """Return a column's name as it is compared: spaces around it and capitals do not count."""
     return unicodedata.normalize("NFKC", name).strip().casefold()
@@ -46,6 +50,8 @@ def find_columns(header: Sequence[str], columns: Columns, needed: Iterable[str])
     found: dict[str, int] = {}
     for key, name in _wanted(columns).items():
         there = places.get(fold(name), [])
+        if not there and getattr(columns, key) is None:
+            there = places.get(_IN_A_MANIFEST.get(key, name), [])
         if len(there) > 1:
             raise ConfigError(
                 f"table.columns.{key}: columns {there[0] + 1} and {there[1] + 1} of the table are called so; rename one"

@@ -315,3 +315,11 @@ def test_any_cells_are_rows_or_refused(rows: list[list[str]], delimiter: str) ->
         except ConfigError as error:
             told = str(error)
     assert "SMITH" not in told
+
+
+def test_a_manifest_is_a_table_too(folder: Path) -> None:
+    """Its column of patients has a name of its own; one that is called subject comes first."""
+    header = ("path", "subject_id", *HEADER[2:])
+    assert facts_of(read_csv(folder, csv_text([header, ROW])))[0]["subject"] == "7"
+    both = read_csv(folder, csv_text([("subject_id", *HEADER), ("9", *ROW)]))
+    assert facts_of(both)[0]["subject"] == "7"
