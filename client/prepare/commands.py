@@ -27,7 +27,7 @@ from client.prepare.portrait import Recipe
 from client.prepare.preparation import Preparation, Surroundings, numbered
 from client.prepare.settings import PrepareFile
 from client.prepare.sources.choose import open_labels, open_source
-from client.prepare.summary import write_preparation_report
+from client.prepare.summary import flags_of, write_preparation_report
 from client.prepare.verify import Verdict, verify
 from client.prepare.withdrawal import forget
 from client.site import chosen_site
@@ -234,6 +234,12 @@ def _agreed() -> bool:
 
 
 def _landmarks(place: Place, image_size: int, port: int) -> int:
-    with place.alone():
-        serve(ManifestDesk(place.manifest, image_size), port)
+    if not place.record.exists():  # a data set that was made elsewhere
+        with place.alone():
+            serve(ManifestDesk(place.manifest, image_size), port)
+        return 0
+    with open_books(place, utc_now) as books:
+        items = books.store.items().values()
+        flags = {item.image_path: tuple(flags_of(item.figures, item.landmark_source)) for item in items}
+        serve(ManifestDesk(place.manifest, image_size, flags=flags), port)
     return 0
