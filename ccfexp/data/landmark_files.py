@@ -92,7 +92,7 @@ def _read_pts(data: bytes) -> npt.NDArray[np.float64]:
     text = _text(data)
     match = _PTS_HEADER.fullmatch(text)
     if match is None and not _LETTER.search(text):
-        return _pairs(text) - 0.5  # AFLFP's files have no header
+        return _pairs(text) - 0.5  # AFLFP's files have no header; where they count from is not published
     if match is None:
         raise BadFileError("landmarks are not a .pts file of version 1: 'version: 1', 'n_points: 68', then the points")
     return _pairs(match[2]) - 0.5

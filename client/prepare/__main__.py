@@ -16,6 +16,7 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from client.prepare import commands
 from client.site import add_site_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,18 +48,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing that a library says of a file may be read anywhere: it could be a patient's name."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code.
 
     0: done. 1: something is wrong with the data set, or nothing could be prepared. 2: refused, nothing was changed.
     """
     chosen = _parser().parse_args(arguments)
-    # Nothing that a library says of a file may be read anywhere: it could be a patient's name.
-    warnings.simplefilter("ignore")
-    logging.disable()
     os.environ.update({"HF_HUB_OFFLINE": "1", "NO_ALBUMENTATIONS_UPDATE": "1"})
     try:
-        return commands.run(chosen)
+        with _silence():
+            return commands.run(chosen)
     except CCFExpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -54,6 +54,12 @@ def test_every_format_gives_the_same_points() -> None:
         np.testing.assert_array_equal(read_landmark_file(write(POINTS), suffix.upper(), SIZE), points)
 
 
+def test_pts_without_a_header_is_read_as_with_one() -> None:
+    """As a public data set has them."""
+    bare, whole = (read_landmark_file(data, ".pts", SIZE) for data in (lines(POINTS, " "), pts(POINTS)))
+    np.testing.assert_array_equal(bare, whole)
+
+
 def test_the_half_pixel_of_pts() -> None:
     """Matlab's (1, 1) is the centre of the first pixel, half a pixel from its outer corner; ours says (0.5, 0.5)."""
     points = POINTS.copy()
@@ -99,7 +105,8 @@ def test_what_spreadsheets_and_tools_add() -> None:
         (pts(POINTS[:67], 67), ".pts", r"of shape \[67, 2\]"),
         (pts(POINTS).replace(b"version: 1", b"version: 2"), ".pts", "not a .pts file of version 1"),
         (pts(POINTS)[:-2], ".pts", "not a .pts file of version 1"),
-        (lines(POINTS), ".pts", "not a .pts file of version 1"),
+        (b"points\n" + lines(POINTS), ".pts", "not a .pts file of version 1"),
+        (lines(POINTS[:67]), ".pts", r"of shape \[67, 2\]"),
         (json.dumps(POINTS.tolist()[:60]).encode(), ".json", r"of shape \[60, 2\]"),
         (b"[" * 100_000, ".json", "not a readable JSON file"),
         (b'{"points": []}', ".json", "not a JSON list of pairs"),

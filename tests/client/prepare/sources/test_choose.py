@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -13,6 +11,7 @@ from ccfexp.errors import ConfigError
 from client.prepare.entries import Entry, Material
 from client.prepare.settings import Consent, Labels, PrepareFile
 from client.prepare.sources.choose import complete_entry, open_labels, open_source
+from client.prepare.sources.dicom import DicomSource
 from client.prepare.sources.folder import FolderSource
 from client.prepare.sources.labels import LabelBook
 from client.prepare.sources.table import TableSource
@@ -39,20 +38,16 @@ def test_auto_looks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["IM0001", "1.2.840.10008.5", "x.dcm"])
-def test_auto_finds_dicom_by_its_magic(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_finds_dicom_by_its_magic(tmp_path: Path, name: str) -> None:
     """In any folder, under any name."""
     write_photographs(tmp_path, "a/b/notes.txt", "a/other", "a/photo.jpg")
     assert isinstance(open_source(PrepareFile(source="."), tmp_path), FolderSource)
     (tmp_path / "a" / "b" / name).write_bytes(bytes(128) + b"DICM")
-    made: list[Path] = []
-    reader = ModuleType("client.prepare.sources.dicom")  # what is tested is the choice, not the reader
-    reader.DicomSource = lambda root, _: made.append(root)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "client.prepare.sources.dicom", reader)
 
-    open_source(PrepareFile(source="."), tmp_path)
-    open_source(PrepareFile(source="a", kind="dicom"), tmp_path)
-
-    assert made == [tmp_path, tmp_path / "a"]
+    for settings in (PrepareFile(source="."), PrepareFile(source="a", kind="dicom")):
+        source = open_source(settings, tmp_path)
+        assert isinstance(source, DicomSource)
+        assert source.root == tmp_path / settings.source
 
 
 @pytest.mark.parametrize(
