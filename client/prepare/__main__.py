@@ -18,7 +18,7 @@ import sys
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ccfexp.errors import CCFExpError
 from client.prepare import commands
@@ -28,8 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
+class _Parser(argparse.ArgumentParser):
+    """Repeats nothing of what was given: it could be a patient's name."""
+
+    def error(self, message: str) -> NoReturn:  # noqa: ARG002 (it holds what was given)
+        """End with what may be said."""
+        self.exit(2, f"error: the arguments cannot be read and are not repeated; {self.prog} --help lists them\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m client.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_site_arguments(parser)
@@ -45,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--landmarks", action="store_true", help="serve the page")
     parser.add_argument("--port", type=int, default=8765, help="of the page (0: any free one)")
     parser.add_argument("--yes", action="store_true", help="do not ask before forgetting")
+    parser.add_argument("--unknown", action="store_true", help="forget also a patient of whom nothing is prepared")
     return parser
 
 

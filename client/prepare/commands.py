@@ -17,9 +17,11 @@ from ccfexp.progress import WorkProgress
 from ccfexp.weights import local
 from client.chain import utc_now
 from client.payment import local_today
+from client.prepare import publish
 from client.prepare.books import open_books
 from client.prepare.crew import Crew
 from client.prepare.entries import Refusal
+from client.prepare.facts import same_subject
 from client.prepare.landmarks_page.app import serve
 from client.prepare.landmarks_page.manifest_desk import ManifestDesk
 from client.prepare.place import Place
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 20  # refusals that are told in the terminal; all are in the table
 _PSEUDONYM = re.compile(r"S[0-9a-f]{20}")
+_VALUE = re.compile(r"([a-z_]+(?:\.[a-z_]+)*)[^=]*=.* (is [a-zA-Z]+, expected .*)")
+_UNKNOWN = re.compile(r"Unknown key .*?\.(?= Did| Known|$)")
 _WEIGHTS = {"insightface": "insightface/det_10g.onnx", "fan": "face_alignment/2DFAN4-11f355bf06.pth.tar"}
 
 
@@ -51,7 +55,7 @@ def run(chosen: argparse.Namespace) -> int:
     site = chosen_site(chosen)
     place = Place.of(site)
     if chosen.forget is not None:
-        return _forget(place, chosen.forget, ask=not chosen.yes)
+        return _forget(place, chosen.forget, ask=not chosen.yes, unknown=chosen.unknown)
     if chosen.check or chosen.landmarks:
         size = _image_size(site, _settings_if_any(site, chosen))
         return _check(place, size) if chosen.check else _landmarks(place, size, chosen.port)
@@ -83,9 +87,22 @@ def _settings(site: Site, chosen: argparse.Namespace) -> tuple[PrepareFile, Path
                 "--source FOLDER or TABLE"
             )
         return PrepareFile(source), site.root
-    settings = configs.load_file(path, PrepareFile)
+    settings = _read_settings(path)
     settings = settings if source is None else replace(settings, source=source)
     return _absolute(settings, path.absolute().parent), path.absolute().parent
+
+
+def _read_settings(path: Path) -> PrepareFile:
+    """The hospital's settings; what is wrong with them is told without the values, which may be names or paths."""
+    try:
+        return configs.load_file(path, PrepareFile)
+    except ConfigError as error:
+        lines = [_VALUE.sub(r"\1 \2", line) for line in str(error).splitlines()]
+        lines = ["words: each must be the name of a movement" if line.startswith("words.") else line for line in lines]
+        text = "\n  ".join(_UNKNOWN.sub("there is an unknown key.", line) for line in lines)
+        if "cannot be read" in text:
+            text = "it cannot be read as a YAML file of keys and values"
+    raise ConfigError(f"the settings of the preparation (--template prints a beginning) do not fit:\n  {text}")
 
 
 def _absolute(settings: PrepareFile, folder: Path) -> PrepareFile:
@@ -121,16 +138,29 @@ def _recipe(site: Site, settings: PrepareFile) -> Recipe:
 
 def _prepare(site: Site, place: Place, settings: PrepareFile, folder: Path) -> int:
     recipe = _recipe(site, settings)
+    _check_apart(place, folder / settings.source)
     source, labels = open_source(settings, folder), open_labels(settings, folder)
     with WorkProgress(1) as bar:
         around = Surroundings(progress=_Told(bar))
         with open_books(place, around.clock) as books, Crew.of(settings.processes, settings.limits.seconds) as crew:
             outcome = Preparation(books, settings, recipe, around).run(source, labels, crew)
-            items = books.store.items()
+            items, barred = books.store.items(), books.withdrawals.subjects()
     atomic_write_text(place.refused, numbered(outcome.refusals))
-    verdict = verify(place, recipe.image_size, around.today()) if outcome.rows else Verdict((), (), ())
+    kept = publish.paths_of(items.values())
+    verdict = verify(place, recipe.image_size, around.today(), barred, kept) if outcome.rows else Verdict((), (), ())
     write_preparation_report(place, site.name, settings, outcome, verdict, items, around.clock())
     return _say(outcome, verdict)
+
+
+def _check_apart(place: Place, source: Path) -> None:
+    """Raises ConfigError where photographs would be read from where they are written, or the other way round."""
+    data, folder = place.data.resolve(), source.resolve()
+    inside = folder.is_relative_to(data) or (folder.is_dir() and data.is_relative_to(folder))
+    if inside:
+        raise ConfigError(
+            "the source and the folder of the site's manifest lie one in the other; keep the photographs elsewhere, or "
+            "name another `manifest` in the site's file"
+        )
 
 
 class _Told:
@@ -188,7 +218,12 @@ def _judge(verdict: Verdict, *, changed: bool) -> int:
 
 
 def _check(place: Place, image_size: int) -> int:
-    return _judge(verify(place, image_size, local_today()), changed=False)
+    if not place.record.exists():  # a data set that was made elsewhere
+        return _judge(verify(place, image_size, local_today()), changed=False)
+    with open_books(place, utc_now) as books:
+        kept = publish.paths_of(books.store.items().values())
+        verdict = verify(place, image_size, local_today(), books.withdrawals.subjects(), kept)
+    return _judge(verdict, changed=False)
 
 
 def _locate(settings: PrepareFile, folder: Path, number: int) -> int:
@@ -203,15 +238,22 @@ def _locate(settings: PrepareFile, folder: Path, number: int) -> int:
     raise ConfigError(f"entry={number} is none of this source; entries are numbered from 1, rows of a table from 2")
 
 
-def _forget(place: Place, subject: str, *, ask: bool) -> int:
-    identifier = sys.stdin.readline().rstrip("\n") if subject == "-" else subject
+def _forget(place: Place, subject: str, *, ask: bool, unknown: bool) -> int:
+    identifier = (sys.stdin.readline() if subject == "-" else subject).strip()
+    if not same_subject(identifier):
+        raise ConfigError(
+            "--forget needs the hospital's number of a patient, or a pseudonym of the report; it is empty"
+        )
     with place.unserved(), open_books(place, utc_now) as books:
         items = books.store.items().values()
         known = {item.subject for item in items}
         pseudonym = identifier if identifier in known else books.pseudonyms.subject(identifier)
         own = sum(item.subject == pseudonym for item in items)
-        if not _PSEUDONYM.fullmatch(pseudonym) or (subject == "-" and not identifier.strip()):
-            raise ConfigError("--forget needs the hospital's number of a patient, or a pseudonym of the report")
+        if not own and pseudonym not in books.store.splits() and (not unknown or _PSEUDONYM.fullmatch(identifier)):
+            raise ConfigError(
+                "nothing of this patient is prepared here, and nothing was changed; check the number. To refuse a "
+                "patient's photographs before any is prepared, add --unknown"
+            )
         print(f"{own} photographs of this patient are prepared here; they, all caches and the report are deleted")
         if ask and not _agreed():
             print("nothing was changed")

@@ -63,12 +63,14 @@ class Entry:
 class Refusal:
     """What is not taken: the number of its entry, and why. The reason holds no identifier, path or file name.
 
-    ``file`` is where it lies, for the eyes of a person at a terminal; None = a row of a table.
+    ``file`` is where it lies, for the eyes of a person at a terminal; None = a row of a table. ``facts`` are what the
+    source says of it all the same, if it says anything: a consent that was taken back counts although the file is gone.
     """
 
     number: int
     reason: str
     file: Path | None = field(default=None, repr=False, compare=False)
+    facts: dict[str, str] | None = field(default=None, repr=False, compare=False)
 
 
 class Source(Protocol):

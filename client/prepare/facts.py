@@ -121,6 +121,13 @@ def read_facts(facts: Mapping[str, str], words: Mapping[str, str], today: date) 
     return Facts(**values)  # type: ignore[arg-type]  # each reader gives its fact's type
 
 
+def agreed(facts: Mapping[str, str], today: date) -> bool:
+    """Whether consent to training is given and has not ended; what cannot be read is no consent."""
+    ends = meaning("consent_expires", facts.get("consent_expires", ""), {})
+    is_given = meaning("consent_train", facts.get("consent_train", ""), {}) is True
+    return is_given and (ends is None or (isinstance(ends, date) and ends >= today))
+
+
 def meaning(name: str, text: str, words: Mapping[str, str]) -> object:
     """Return what a text of a fact means, so that two texts can be compared; a text that means nothing is itself."""
     try:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from ccfexp.data.files import BadFileError
 from client.prepare.entries import Material, Refusal
-from client.prepare.facts import BadFactsError, Facts, read_facts
+from client.prepare.facts import BadFactsError, Facts, agreed, read_facts, same_subject
 from client.prepare.settings import Limits
-from client.prepare.sources.choose import complete_entry
+from client.prepare.sources.choose import complete_facts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from client.prepare.sources.labels import LabelBook
 
 _CHUNK = 1 << 20
+AGAINST = (
+    "is the same photograph as one whose patient does not agree to training or has withdrawn; find out whose it is, "
+    "and delete it or ask for consent"
+)
 WITHDRAWN = "the patient has withdrawn at this hospital (--forget); delete the photograph"
 
 
@@ -38,10 +42,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Declined:
-    """A photograph that may not be used, or of which not enough is known; what was prepared of it must go."""
+    """A photograph that may not be used, or of which not enough is known; what was prepared of it must go.
+
+    ``material`` is None where it is not there any more. ``against`` is the pseudonym of a patient who does not agree to
+    training (any more), or empty.
+    """
 
     refusal: Refusal
-    material: Material
+    material: Material | None
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,20 +97,24 @@ def candidates(
         today: by which consents end.
     """
     for entry in source.entries():
-        if isinstance(entry, Refusal):
+        if isinstance(entry, Refusal) and entry.facts is None:
             yield entry
             continue
-        whole = complete_entry(entry, labels, settings.consent)
-        try:
-            facts = read_facts(whole.facts, settings.words, today)
-        except BadFactsError as error:
-            yield Declined(Refusal(entry.number, str(error)), entry.material)
-            continue
-        subject = pseudonyms.subject(facts.subject)
-        if subject in barred:
-            yield Declined(Refusal(entry.number, WITHDRAWN), entry.material)
+        whole = complete_facts(entry.facts or {}, labels, settings.consent)
+        named = same_subject(whole.get("subject", ""))
+        subject = pseudonyms.subject(named) if named else ""
+        against = "" if agreed(whole, today) else subject
+        if isinstance(entry, Refusal):
+            yield Declined(entry, None, against)
+        elif subject in barred:
+            yield Declined(Refusal(entry.number, WITHDRAWN), entry.material, subject)
         else:
-            yield Candidate(entry.number, subject, facts, entry.material)
+            try:
+                facts = read_facts(whole, settings.words, today)
+            except BadFactsError as error:
+                yield Declined(Refusal(entry.number, str(error)), entry.material, against)
+            else:
+                yield Candidate(entry.number, subject, facts, entry.material)
 
 
 def look(job: Look) -> Content:
@@ -167,4 +180,5 @@ def _sha256(path: Path, largest: int, what: str) -> str:
 
 
 def _told(facts: Facts) -> tuple[object, ...]:
-    return (facts.session, facts.movement, facts.side, facts.grade, facts.role, facts.consent_generate)
+    told = (facts.session, facts.movement, facts.side, facts.grade, facts.role, facts.consent_generate)
+    return (*told, facts.consent_expires)

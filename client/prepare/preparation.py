@@ -18,14 +18,15 @@ from client.prepare import publish
 from client.prepare.books import Books
 from client.prepare.crew import Failed
 from client.prepare.entries import Refusal
-from client.prepare.intake import Candidate, Declined, Known, Look, candidates, each_once, known, look
+from client.prepare.intake import AGAINST, Candidate, Declined, Known, Look, candidates, each_once, known, look
 from client.prepare.portrait import Job, Portrait, Recipe, corrected_points, portray
 from client.prepare.settings import PrepareFile
 from client.prepare.store import Item, Labels
+from client.prepare.withdrawal import clear_cache
 from configs import to_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from client.prepare.crew import Crew
     from client.prepare.entries import Source
@@ -105,12 +106,18 @@ class Preparation:
                 (found if isinstance(offer, Candidate) else declined).append(offer)  # type: ignore[arg-type]
         offered = len(self._refusals) + len(found) + len(declined)
         before = self.books.store.items()
+        of_declined = self._contents(crew, declined)
+        against = {content for content, each in of_declined if each.against} | self.books.withdrawals.contents()
         taken = list[Known]()
         for answer in each_once(self._known(crew, found)):
+            if isinstance(answer, Known) and self._content(answer.content.photograph) in against:
+                answer = Declined(Refusal(answer.candidate.number, AGAINST), answer.candidate.material)  # noqa: PLW2901
             (taken if isinstance(answer, Known) else declined).append(answer)  # type: ignore[arg-type]
         self._refusals += [each.refusal for each in declined]
         jobs = self._compared(taken, before)
-        removed = self._remove(before, {each.mark for each in taken}, self._contents(crew, declined))
+        contents = against | {content for content, _ in of_declined}
+        subjects = barred | {each.against for each in declined if each.against}
+        removed = self._remove(before, {each.mark for each in taken}, contents, subjects)
         prepared = self._portrayed(crew, jobs, before)
         rows, changed = self._published()
         offered_marks = {each.mark for each in taken}
@@ -129,11 +136,15 @@ class Preparation:
             else:
                 yield known(candidate, answer, self.books.pseudonyms)
 
-    def _contents(self, crew: Crew, declined: Sequence[Declined]) -> set[str]:
-        """Marks of what stands in photographs that may not be used; what cannot be read was never prepared."""
-        looks = [Look(replace(each.material, landmarks=None), self.settings.limits) for each in declined]
-        answers = [answer for _, answer in crew.each(look, looks)]
-        return {self._content(answer.photograph) for answer in answers if not isinstance(answer, Failed)}
+    def _contents(self, crew: Crew, declined: Sequence[Declined]) -> list[tuple[str, Declined]]:
+        """Marks of what stands in photographs that may not be used, of those that are there."""
+        there = [(each, replace(each.material, landmarks=None)) for each in declined if each.material is not None]
+        answers = crew.each(look, [Look(material, self.settings.limits) for _, material in there])
+        return [
+            (self._content(answer.photograph), each)
+            for (each, _), (_, answer) in zip(there, answers, strict=True)
+            if not isinstance(answer, Failed)
+        ]
 
     def _content(self, sha256: str) -> str:
         return self.books.pseudonyms.mark("content", sha256)
@@ -148,7 +159,7 @@ class Preparation:
             about = self._about(each)
             if item is None or item.recipe != recipe:
                 works.append(_Work(self._job(each, item), recipe, self._content(each.content.photograph), about))
-            elif about.on(item) != item:
+            if item is not None and about.on(item) != item:
                 relabelled.append(about.on(item))
         self.books.store.put(relabelled)
         return works
@@ -203,6 +214,7 @@ class Preparation:
             self.around.progress("photographs prepared", done, len(works))
             if isinstance(answer, Failed):
                 self._refusals.append(Refusal(work.about.number, answer.reason))
+                self.books.store.remove([work.mark])  # what was prepared of it is not what the source says now
             else:
                 batch.append(self._written(work, answer, before.get(work.mark)))
                 prepared += 1
@@ -231,20 +243,25 @@ class Preparation:
             number=work.about.number,
             added=self.around.clock().isoformat(timespec="milliseconds") if item is None else item.added,
         )
+        self.books.store.promise([new.name, new.landmarks])
         atomic_write_bytes(self.books.place.data / new.image_path, made.image)
         atomic_write_bytes(self.books.place.data / new.landmarks_path, made.landmarks)
         return new
 
-    def _remove(self, before: Mapping[str, Item], taken: set[str], contents: set[str]) -> int:
-        """Take out what may not be used any more: declined now, or its consent has ended; how many.
+    def _remove(
+        self, before: Mapping[str, Item], taken: set[str], contents: Collection[str], subjects: Collection[str]
+    ) -> int:
+        """Take out what may not be used any more, and all features that training has kept; how many.
 
-        What was trained with them is written down by patient.
+        That is what is declined now, what its source does not offer any more of a patient who does not agree, and what
+        a consent has ended for. What was trained with them is written down by patient.
         """
         today = self.around.today()
         gone = [
             item
             for item in before.values()
-            if item.mark not in taken and (item.content in contents or _ended(item.labels, today))
+            if item.mark not in taken
+            and (item.content in contents or item.subject in subjects or _ended(item.labels, today))
         ]
         of_subject: dict[str, list[Item]] = defaultdict(list)
         for item in gone:
@@ -252,6 +269,10 @@ class Preparation:
         for subject, items in of_subject.items():
             self.books.withdrawals.removed(subject, items, self.books.store.splits().get(subject))
         self.books.store.remove([item.mark for item in gone])
+        for subject in of_subject.keys() & self.books.withdrawals.subjects():  # a withdrawal that was cut off
+            self.books.store.forget(subject)
+        if gone:
+            clear_cache(self.books.place)
         return len(gone)
 
     def _published(self) -> tuple[list[Row], bool]:
@@ -267,7 +288,7 @@ class Preparation:
         self.books.store.assign(splits)
         rows = publish.rows_of(shown, {**splits, **self.books.store.splits()})
         changed = publish.publish(self.books.place.manifest, rows)
-        publish.sweep(self.books.place.data, publish.paths_of(items))
+        publish.sweep(self.books.place.data, self.books.store)
         return rows, changed
 
 

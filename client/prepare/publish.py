@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from client.prepare.store import Store
 
 FOLDERS = ("images", "landmarks")
-_OURS = re.compile(r"\.?[0-9a-f]{32}\.(png|npy)(\..*\.tmp)?")  # also what a crash left of a file half written
+_OURS = re.compile(r"\.?([0-9a-f]{32})\.(?:png|npy)(?:\..*\.tmp)?")  # also what a crash left of a file half written
 
 
 def publishable(items: Iterable[Item], rule: str) -> tuple[list[Item], list[Refusal]]:
@@ -95,17 +95,20 @@ def paths_of(items: Iterable[Item]) -> set[str]:
     return {path for item in items for path in (item.image_path, item.landmarks_path)}
 
 
-def sweep(folder: Path, kept: Collection[str]) -> int:
-    """Delete prepared files that nothing names any more; how many.
+def sweep(folder: Path, store: Store) -> None:
+    """Delete files that were made here and that nothing prepared names any more; no other file is touched.
 
     Args:
         folder: of the manifest.
-        kept: paths relative to it that stay. Files whose names were not made here stay, too.
+        store: tells which were made here, and which are still named.
     """
-    ours = [file for file in _beside(folder, kept) if _OURS.fullmatch(file.name)]
-    for file in ours:
-        file.unlink(missing_ok=True)
-    return len(ours)
+    kept = {name for item in store.items().values() for name in (item.name, item.landmarks)}
+    left = store.promised() - kept
+    for file in _beside(folder, ()):
+        match = _OURS.fullmatch(file.name)
+        if match is not None and match[1] in left:
+            file.unlink(missing_ok=True)
+    store.settle(sorted(left))
 
 
 def unnamed(folder: Path, kept: Collection[str]) -> int:
@@ -163,6 +166,7 @@ def adopt_corrections(manifest: Path, store: Store) -> int:
         for row in rows_in(manifest)
         if row.path in items and items[row.path].landmarks_path != row.landmarks
     ]
+    store.promise([item.landmarks for item in adopted])
     store.put([item for item in adopted if item.landmark_source is LandmarkSource.MANUAL])
     return len(adopted)
 

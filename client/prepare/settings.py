@@ -116,9 +116,7 @@ class Dicom:
         for name in ("movement", "subject", "session", "grade"):
             value = getattr(self, name)
             if value is not None and not _TAG.fullmatch(value):
-                raise ConfigError(
-                    f"dicom.{name}={value!r} must be a keyword such as PatientID, or a tag such as (0010,0020)"
-                )
+                raise ConfigError(f"dicom.{name} must be a keyword such as PatientID, or a tag such as (0010,0020)")
 
 
 @dataclass(frozen=True)
@@ -221,9 +219,7 @@ class PrepareFile:
         for meaning in self.words.values():
             if meaning not in list(Movement):
                 known = ", ".join(Movement)
-                raise ConfigError(
-                    f"words: {meaning!r} is not a movement.{did_you_mean(meaning, Movement)} Known: {known}"
-                )
+                raise ConfigError(f"words: one means no movement.{did_you_mean(meaning, Movement)} Known: {known}")
         if self.image_size is not None and not MIN_SIZE <= self.image_size <= MAX_SIZE:
             raise ConfigError(f"image_size={self.image_size} must lie in [{MIN_SIZE}, {MAX_SIZE}]; 112 is usual")
         if not 0 <= self.holdout < 1:

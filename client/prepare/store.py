@@ -33,6 +33,7 @@ CREATE TABLE images (
 CREATE TABLE sessions (
   subject TEXT NOT NULL, mark TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (subject, mark)
 );
+CREATE TABLE files (name TEXT PRIMARY KEY);
 CREATE TABLE splits (subject TEXT PRIMARY KEY, split TEXT NOT NULL);
 """
 
@@ -148,11 +149,16 @@ class Store:
                 store = cls(connection)
                 store._prepare(key)
                 yield store
+        except sqlite3.OperationalError as error:
+            raise ConfigError(
+                f"the record of what was prepared cannot be written ({type(error).__name__}); free the disk, or mend "
+                "the rights of the work folder, and give the same command again"
+            ) from None
         except sqlite3.DatabaseError as error:
             # Its text may show what stands in the file.
             raise ConfigError(
                 f"the record of what was prepared cannot be used ({type(error).__name__}); restore the work folder "
-                "from its backup as a whole, or free the disk"
+                "from its backup as a whole"
             ) from None
 
     def _prepare(self, key: str) -> None:
@@ -189,6 +195,22 @@ class Store:
         """Take photographs out."""
         with self._connection:
             self._connection.executemany("DELETE FROM images WHERE mark = ?", [(mark,) for mark in marks])
+        if marks:
+            self._connection.execute("VACUUM")
+
+    def promise(self, names: Sequence[str]) -> None:
+        """Write down which files are about to be made, before they are: no others are ever deleted."""
+        with self._connection:
+            self._connection.executemany("INSERT OR IGNORE INTO files VALUES (?)", [(name,) for name in names])
+
+    def promised(self) -> frozenset[str]:
+        """Names of files that were made here and not deleted since, without their ending."""
+        return frozenset(name for (name,) in self._connection.execute("SELECT name FROM files"))
+
+    def settle(self, names: Sequence[str]) -> None:
+        """Files that are deleted."""
+        with self._connection:
+            self._connection.executemany("DELETE FROM files WHERE name = ?", [(name,) for name in names])
 
     def session(self, subject: str, mark: str) -> str:
         """The running number of a patient's session, a new one for a new session; three digits, so that it sorts."""

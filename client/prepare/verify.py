@@ -12,7 +12,7 @@ from ccfexp.errors import ManifestError
 from client.prepare import publish
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import date
 
     from client.prepare.place import Place
@@ -41,17 +41,32 @@ class Verdict:
         return f"{len(self.rows)} photographs of {len(train)} patients to train on and {len(held)} held out"
 
 
-def verify(place: Place, image_size: int, today: date) -> Verdict:
-    """Check the manifest, all files that it names, and all that lie beside them; changes nothing."""
+def verify(
+    place: Place, image_size: int, today: date, barred: Collection[str] = (), kept: Collection[str] = ()
+) -> Verdict:
+    """Check the manifest, all files that it names, and all that lie beside them; changes nothing.
+
+    Args:
+        place: of the site.
+        image_size: side of the photographs in pixels.
+        today: by which consents end.
+        barred: pseudonyms of patients who have withdrawn.
+        kept: files, relative to the manifest, that are prepared and wait, for a photograph at rest of their patient.
+    """
     try:
         rows = read_manifest(place.manifest, image_size).rows
     except ManifestError as error:
         return Verdict(error.problems or (str(error),), (), ())
     named = {path for row in rows for path in (row.path, row.landmarks)}
     problems = ended_consents(rows, today)
-    if beside := publish.unnamed(place.data, named):
+    problems += [
+        f"row {number}: its patient has withdrawn; prepare again, which takes the row out"
+        for number, row in enumerate(rows, start=2)
+        if row.subject_id in barred
+    ]
+    if beside := publish.unnamed(place.data, named | set(kept)):
         problems.append(
-            f"files={beside} in images/ and landmarks/ are named by no row; training could read them, delete them"
+            f"files={beside} in images/ and landmarks/ are named by no row; training could read them, look at them and move them away"
         )
     return Verdict(tuple(problems), tuple(warnings_of(rows)), rows)
 

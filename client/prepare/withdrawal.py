@@ -49,6 +49,11 @@ class Withdrawals:
         """Pseudonyms of patients who are never prepared again. Raises LedgerError if the file was altered."""
         return frozenset(str(entry.facts["subject"]) for entry in self.chain.entries() if entry.kind == WITHDRAWN)
 
+    def contents(self) -> frozenset[str]:
+        """Keyed marks of photographs of those patients, under whatever number they are offered. Raises LedgerError."""
+        entries = [entry for entry in self.chain.entries() if entry.kind == WITHDRAWN]
+        return frozenset(str(content) for entry in entries for content in entry.facts.get("contents", ()))
+
     def withdrawn(self, subject: str, items: Sequence[Item], split: Split | None) -> dict[str, Any]:
         """Write down that a patient withdraws, before anything is deleted; what was written.
 
@@ -56,6 +61,10 @@ class Withdrawals:
             LedgerError: it cannot be written, or a ledger was altered.
         """
         facts = {"subject": subject, **self._trained_with(items, split)}
+        for entry in self.chain.entries():  # of photographs that were taken out before
+            if entry.facts.get("subject") == subject:
+                facts["runs"] = {**entry.facts["runs"], **facts["runs"]}
+        facts["contents"] = sorted({item.content for item in items})
         self.chain.append(WITHDRAWN, facts)
         return facts
 
@@ -103,10 +112,15 @@ def forget(subject: str, place: Place, store: Store, withdrawals: Withdrawals) -
         subject, [item for item in items if item.subject == subject], store.splits().get(subject)
     )
     publish.publish(place.manifest, [row for row in publish.rows_in(place.manifest) if row.subject_id != subject])
-    publish.sweep(place.data, publish.paths_of(item for item in items if item.subject != subject))
-    if place.cache.is_dir():  # features of all patients together: they are made anew
+    store.forget(subject)
+    publish.sweep(place.data, store)
+    clear_cache(place)
+    return facts
+
+
+def clear_cache(place: Place) -> None:
+    """Delete what is derived from photographs: features of all patients together, and the report."""
+    if place.cache.is_dir():  # features are made anew
         shutil.rmtree(place.cache)
     for derived in (place.report, place.refused):
         derived.unlink(missing_ok=True)
-    store.forget(subject)
-    return facts

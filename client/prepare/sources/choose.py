@@ -23,6 +23,7 @@ from client.prepare.sources.listing import (
 from client.prepare.sources.table import TableSource
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path, PurePosixPath
 
     from client.prepare.entries import Entry, Source
@@ -83,12 +84,17 @@ def complete_entry(entry: Entry, labels: LabelBook | None, consent: Consent | No
     A photograph of which either consent is said, by its source or by the labels, is not touched by the consent for all:
     an empty text beside it means that consent was not given.
     """
-    facts = dict(entry.facts) if labels is None else labels.complete(entry.facts)
+    return replace(entry, facts=complete_facts(entry.facts, labels, consent))
+
+
+def complete_facts(own: Mapping[str, str], labels: LabelBook | None, consent: Consent | None) -> dict[str, str]:
+    """The facts of an entry as `complete_entry` completes them."""
+    facts = dict(own) if labels is None else labels.complete(own)
     is_said = any(facts.get(name, "").strip() for name in ("consent_train", "consent_generate"))
     if consent is not None and not is_said:
         facts["consent_train"] = str(consent.train).lower()
         facts["consent_generate"] = str(consent.generate).lower()
-    return replace(entry, facts=facts)
+    return facts
 
 
 def _has_dicom(root: Path) -> bool:

@@ -60,8 +60,9 @@ def find_columns(header: Sequence[str], columns: Columns, needed: Iterable[str])
             found[key] = there[0]
         elif getattr(columns, key) is not None or key in needed:
             raise ConfigError(
-                f"table.columns.{key}={getattr(columns, key) or 'null'!r}: the table has no column called {name!r}"
-                f"{_similar(name, header)}; write its name as table.columns.{key}"
+                f"table.columns.{key}: the table has no column of the name that is "
+                f"{'the default, ' + key if getattr(columns, key) is None else 'given there'}{_similar(name, header)}; "
+                f"write its name as table.columns.{key}"
             )
     for key, place in found.items():
         twins = [other for other, elsewhere in found.items() if elsewhere == place and other != key]

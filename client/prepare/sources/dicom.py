@@ -127,7 +127,7 @@ def _tags(settings: Dicom) -> dict[str, int]:
         tag = tag_for_keyword(name)
         if tag is None:
             raise ConfigError(
-                f"dicom.{fact}={name!r} is no keyword of DICOM's dictionary.{did_you_mean(name, keyword_dict)} "
+                f"dicom.{fact} is no keyword of DICOM's dictionary.{did_you_mean(name, keyword_dict)} "
                 "A private attribute is written as its tag, (gggg,eeee)"
             )
         tags[fact] = tag

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -55,14 +56,15 @@ class LabelBook:
 
         Returns:
             The facts with those of the table's rows for this subject, each from the row that names most. A row that
-            names a session or a movement says nothing of a photograph of which it is not known.
+            names a session or a movement says nothing of a photograph of which it is not known. Where both say
+            something of consent, a refusal wins, and the earlier end.
         """
-        completed = dict(facts)
+        told: dict[str, str] = {}
         for key in self._matching(facts):
             for name, said in self._rows.get(key, {}).items():
-                if not completed.get(name, "").strip():
-                    completed[name] = said.text
-        return completed
+                told.setdefault(name, said.text)
+        own = {name: text for name, text in facts.items() if text.strip()}
+        return {**facts, **told, **own, **{name: _stricter(name, own[name], told[name]) for name in own.keys() & told}}
 
     def _matching(self, facts: Mapping[str, str]) -> Iterator[_Key]:
         """Keys of the rows that hold for a photograph, those that name most first."""
@@ -74,6 +76,18 @@ class LabelBook:
         keys = ((subject, session, wanted), (subject, session, None), (subject, None, wanted), (subject, None, None))
         # Of two rows that name equally much, `read_labels` has seen to it that they do not contradict each other.
         yield from dict.fromkeys((subject, session or None, movement) for subject, session, movement in keys)
+
+
+def _stricter(name: str, own: str, told: str) -> str:
+    """Of two texts of a consent the one that allows less; of another fact the photograph's own."""
+    if name in ("consent_train", "consent_generate"):
+        return own if meaning(name, told, {}) is True else told
+    if name == "consent_expires":
+        ends = [meaning(name, text, {}) for text in (own, told)]
+        if all(isinstance(end, date) for end in ends):
+            return min(own.strip(), told.strip())  # as YYYY-MM-DD
+        return told if isinstance(ends[0], date) else own  # what is no date is refused
+    return own
 
 
 def read_labels(file: Path, table: Table, words: Mapping[str, str]) -> LabelBook:

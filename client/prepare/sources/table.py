@@ -61,20 +61,13 @@ class TableSource:
         columns = self._settings.columns
         header, *records = read_records(self._file, self._settings, lambda names: count_columns(names, columns))
         places = find_columns(header.cells, columns, needed=("path", "subject"))
-        first_row: dict[tuple[Path, float, float | None], int] = {}
         for record in records:
             try:
-                entry = _read_row(record, places, root)
+                yield _read_row(record, places, root)
             except BadFileError as error:
-                yield Refusal(record.number, str(error))
-                continue
-            material = entry.material
-            key = (material.file, material.start_s or 0.0, material.end_s)
-            first = first_row.setdefault(key, record.number)
-            if first == record.number:
-                yield entry
-            else:
-                yield Refusal(record.number, f"names the same photograph as row {first}; keep one of the two rows")
+                known = {name: place for name, place in places.items() if name in FACTS and place < len(record.cells)}
+                facts = {name: record.cells[place] for name, place in known.items()}
+                yield Refusal(record.number, str(error), facts=facts or None)
 
 
 def texts_of(record: Record, places: dict[str, int]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,9 @@ from ccfexp.data.rows import LandmarkSource, Role, Split
 from ccfexp.evaluation.measures import eye_distance
 from ccfexp.model import CCFExp
 from ccfexp.training import SiteData, TrainConfig, train_local
-from client.chain import Chain
+from client.chain import Chain, utc_now
 from client.ledger import UPDATE, EgressLedger
+from client.prepare.withdrawal import Withdrawals
 from tests.client.prepare.clinic import SIZE, Clinic, Shot, shots, write_csv, write_folder, write_table
 from tests.client.prepare.dicoms import write_dicom
 from tests.client.prepare.films import phantom_film, write_video
@@ -360,3 +362,162 @@ def _pseudonym(clinic: Clinic, number: str) -> str:
     from client.prepare.pseudonyms import Pseudonyms
 
     return Pseudonyms.of(clinic.place.key, make=False).subject(number)
+
+
+# --- consent that is taken back, in whatever way it is said -----------------------------------------------------------
+
+
+def rewrite(clinic: Clinic, change: Callable[[list[dict[str, str]]], object]) -> None:
+    """Change the rows of the table."""
+    path = clinic.inbox / "table.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    change(rows)
+    write_csv(path, rows)
+
+
+def subjects(clinic: Clinic) -> set[str]:
+    """Pseudonyms in the manifest."""
+    return {row.subject_id for row in clinic.manifest().rows}
+
+
+def test_consent_counts_although_the_photographs_are_gone(clinic: Clinic, taken: list[Shot]) -> None:
+    """Whoever withdraws is set to false in the table, and the photographs are deleted: the natural way."""
+    as_csv(clinic, taken)
+    assert clinic.prepare() == 0
+    number = taken[2].subject
+
+    def withdraw(rows: list[dict[str, str]]) -> None:
+        for row in rows:
+            if row["subject"] == number:
+                row["consent_train"] = "false"
+                (clinic.inbox / row["path"]).unlink()
+
+    rewrite(clinic, withdraw)
+    (clinic.site.cache).mkdir(parents=True)
+    assert clinic.prepare() == 0
+    assert _pseudonym(clinic, number) not in subjects(clinic)
+    assert not clinic.site.cache.exists()
+
+
+def test_no_consent_of_a_copy_is_no_consent(
+    clinic: Clinic, taken: list[Shot], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One photograph in two rows, of which one does not agree: it is not taken, in either order."""
+    as_csv(clinic, taken)
+    rewrite(clinic, lambda rows: rows.append(rows[0] | {"consent_train": "false"}))
+    rewrite(clinic, lambda rows: rows.insert(0, rows[3] | {"consent_train": "no"}))
+    assert clinic.prepare() == 0
+    assert capsys.readouterr().out.count("whose patient does not agree to training") == 2
+    assert len(clinic.manifest().rows) <= len(taken) - 2
+
+
+def test_withdrawn_photographs_are_known_under_another_number(
+    clinic: Clinic, taken: list[Shot], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what stands in them."""
+    as_csv(clinic, taken)
+    assert clinic.prepare() == 0
+    assert clinic.prepare("--forget", taken[0].subject, "--yes") == 0
+    rewrite(clinic, lambda rows: [row.update(subject="somebody else") for row in rows[:2]])
+    assert clinic.prepare() == 0
+    assert "has withdrawn; find out whose it is" in capsys.readouterr().out
+    assert len(subjects(clinic)) == 2
+
+
+def test_withdrawal_that_was_cut_off_is_completed(clinic: Clinic, taken: list[Shot]) -> None:
+    """The record stands and nothing else was done, and the source is gone by now; the check sees it, too."""
+    as_csv(clinic, taken)
+    assert clinic.prepare() == 0
+    subject = _pseudonym(clinic, taken[0].subject)
+    Withdrawals.of(clinic.place, utc_now).withdrawn(subject, [], None)
+    assert clinic.prepare("--check") == 1
+    rewrite(clinic, lambda rows: rows.__delitem__(slice(0, 2)))
+    assert clinic.prepare() == 0
+    assert subject not in subjects(clinic)
+    assert clinic.prepare("--check") == 0
+
+
+def test_runs_that_were_trained_before_are_remembered(clinic: Clinic, taken: list[Shot]) -> None:
+    """Also when the consent went first and the withdrawal came later."""
+    as_csv(clinic, taken)
+    assert clinic.prepare() == 0
+    number = next(shot.subject for shot in taken if _split(clinic, shot.subject) is Split.TRAIN)
+    EgressLedger.of(clinic.site).record(UPDATE, {"run": "77", "round": 1, "epsilon": None})
+    rewrite(clinic, lambda rows: [row.update(consent_train="false") for row in rows if row["subject"] == number])
+    assert clinic.prepare() == 0
+    assert clinic.prepare("--forget", number, "--yes") == 0
+    entry = Chain(clinic.place.private / "withdrawals.jsonl").entries()[-1]
+    assert (entry.kind, list(entry.facts["runs"])) == ("withdrawn", ["77"])
+
+
+@pytest.mark.parametrize("who", ["", " ", "NOBODY99", "S" + "0" * 20])
+def test_nobody_is_forgotten_by_mistake(
+    clinic: Clinic, taken: list[Shot], who: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A number that nothing is known of is probably mistyped, and whoever withdrew would stay."""
+    as_csv(clinic, taken)
+    assert clinic.prepare() == 0
+    assert clinic.prepare("--forget", who, "--yes") == 2
+    assert clinic.place.report.exists()
+    assert not who.strip() or who not in capsys.readouterr().err
+    if who == "NOBODY99":
+        assert clinic.prepare("--forget", who, "--yes", "--unknown") == 0
+
+
+def test_what_cannot_be_prepared_anew_does_not_stay_as_it_was(clinic: Clinic, taken: list[Shot]) -> None:
+    """Its labels may be others by now."""
+    as_csv(clinic, taken)
+    assert clinic.prepare() == 0
+    (clinic.inbox / "pictures").joinpath(f"photo 1 {taken[1].subject}.npy").write_bytes(b"no points")
+    rewrite(clinic, lambda rows: [row.update(consent_generate="true") for row in rows])
+    assert clinic.prepare() == 0
+    rows = clinic.manifest().rows
+    assert len(rows) == len(taken) - 1
+    assert all(row.consent_generate for row in rows)
+
+
+def test_files_of_others_are_left_alone(clinic: Clinic, taken: list[Shot], capsys: pytest.CaptureFixture[str]) -> None:
+    """Another data set in the same folder, a file with a name like ours; and the photographs themselves."""
+    as_csv(clinic, taken)
+    (clinic.place.data / "images").mkdir(parents=True)
+    other = clinic.place.data / "images" / ("a" * 32 + ".png")
+    other.write_bytes(b"somebody's")
+    clinic.prepare()
+    assert other.exists()
+    assert clinic.prepare("--source", str(clinic.place.data)) == 2
+    assert clinic.prepare("--source", str(clinic.site.root)) == 2
+    assert "lie one in the other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "source: [Anna_Schmidt]\n", "source: a\nprocesses: Anna_Schmidt\n", "Anna_Schmidt: 1\nsource: a\n",
+        "source: 'Anna_Schmidt", "source: a\nwords: {anna_schmidt: smle}\n", "source: a\nwords: {Anna_Schmidt: 5}\n",
+        "source: a\nlabels: Anna_Schmidt.csv\n",
+    ],
+)  # fmt: skip
+def test_values_of_the_settings_are_not_repeated(clinic: Clinic, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """They may be names and paths; what is wrong is said all the same."""
+    (clinic.site.root / "prepare.yaml").write_text(text)
+    assert clinic.prepare() == 2
+    err = capsys.readouterr().err
+    assert "schmidt" not in err.casefold()
+    assert str(clinic.site.root) not in err
+    assert any(word in err for word in ("expected", "unknown key", "cannot be read", "movement"))
+
+
+@pytest.mark.parametrize("arguments", [("--locate", "Schmidt_Anna"), ("--forget", "Anna", "Schmidt"), ("--Schmidt",)])
+def test_arguments_are_not_repeated(
+    clinic: Clinic, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error ends in logs."""
+    with pytest.raises(SystemExit):
+        clinic.prepare(*arguments)
+    assert "Schmidt" not in capsys.readouterr().err
+
+
+def _split(clinic: Clinic, number: str) -> Split:
+    pseudonym = _pseudonym(clinic, number)
+    return next(row.split for row in clinic.manifest().rows if row.subject_id == pseudonym)

@@ -134,7 +134,7 @@ def test_labels_in_a_workbook_with_own_names(tmp_path: Path) -> None:
     labels = read_labels(file, Table(columns=Columns(subject="Fallnummer", side="Seite")), {})
 
     assert labels.complete({"subject": "7"})["side"] == "left"
-    with pytest.raises(ConfigError, match=r"table\.columns\.subject='null'"):
+    with pytest.raises(ConfigError, match=r"table\.columns\.subject: the table has no column"):
         read_labels(file, Table(), {})
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccfexp.errors import ConfigError
-from client.prepare.entries import Entry
+from client.prepare.entries import Entry, Refusal
 from client.prepare.settings import Columns, Table
 from client.prepare.sources import cells
 from client.prepare.sources.table import TableSource
@@ -72,7 +72,9 @@ def test_the_delimiter_is_that_of_the_columns_that_are_looked_for(folder: Path) 
 
 def test_a_delimiter_that_is_set_is_used(folder: Path) -> None:
     """And no other."""
-    with pytest.raises(ConfigError, match=r"table.columns.path='null': the table has no column called 'path'"):
+    with pytest.raises(
+        ConfigError, match=r"table.columns.path: the table has no column of the name that is the default, path"
+    ):
         read_csv(folder, csv_text([HEADER, ROW]), Table(delimiter=";"))
 
 
@@ -111,7 +113,7 @@ def test_a_missing_column_is_named_by_our_key(folder: Path) -> None:
         read_csv(folder, text, Table(columns=Columns(subject="Patient")))
 
     assert str(caught.value) == (
-        "table.columns.subject='Patient': the table has no column called 'Patient' (column 2 has a similar name); "
+        "table.columns.subject: the table has no column of the name that is given there (column 2 has a similar name); "
         "write its name as table.columns.subject"
     )
 
@@ -221,13 +223,12 @@ def test_movements_of_a_video(folder: Path) -> None:
     found = read_csv(folder, csv_text(rows))
 
     parts = [(e.number, e.material.kind, e.material.start_s, e.material.end_s) for e in found if isinstance(e, Entry)]
-    assert parts == [(2, "video", 0.0, 2.5), (3, "video", 2.5, None)]
+    assert parts == [(2, "video", 0.0, 2.5), (3, "video", 2.5, None), (8, "video", 0.0, 2.5), (10, "video", None, 2.5)]
     told = refusals_of(found)
     assert told[4] == told[9] == "end_s is not after start_s; write where the movement begins and where it ends"
     assert told[5].count("is not a number of at least 0") == 2
     assert told[6] == "landmarks is of no known type; use .npy"
     assert told[7].startswith("start_s and end_s belong to a video")
-    assert told[8] == told[10] == "names the same photograph as row 2; keep one of the two rows"
 
 
 def test_dicom_files_are_told_by_name_or_magic(folder: Path) -> None:
@@ -241,21 +242,17 @@ def test_dicom_files_are_told_by_name_or_magic(folder: Path) -> None:
     assert [e.material.kind for e in found if isinstance(e, Entry)] == ["dicom", "dicom", "dicom_video"]
 
 
-def test_a_photograph_twice_is_told_with_its_first_row(folder: Path) -> None:
-    """Also where the two rows write its path in two ways."""
-    rows = [
-        ("path", "subject"),
-        ("a.jpg", "7"),
-        ("b.JPG", "8"),
-        ("./sub/../a.jpg", "7"),
-        ("./a.jpg", "8"),
-        ("a.jpg", "9"),
+def test_a_row_whose_photograph_is_gone_still_says_who_does_not_agree(folder: Path) -> None:
+    """A consent that is taken back counts although the file is deleted."""
+    rows = [("path", "subject", "consent_train"), ("gone.jpg", "7", "false"), ("../a.jpg", "8", "")]
+
+    found = read_csv(folder, csv_text(rows))
+
+    assert [entry.facts for entry in found if isinstance(entry, Refusal)] == [
+        {"subject": "7", "consent_train": "false"},
+        {"subject": "8", "consent_train": ""},
     ]
-
-    told = refusals_of(read_csv(folder, csv_text(rows)))
-
-    assert told[4].startswith("path leaves")
-    assert told[5] == told[6] == "names the same photograph as row 2; keep one of the two rows"
+    assert not any("7" in repr(entry) or "false" in repr(entry) for entry in found)
 
 
 def test_what_is_no_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
