@@ -364,7 +364,7 @@ def _pseudonym(clinic: Clinic, number: str) -> str:
     return Pseudonyms.of(clinic.place.key, make=False).subject(number)
 
 
-# --- consent that is taken back, in whatever way it is said -----------------------------------------------------------
+# --- consent that is taken back, in whatever way it is said ----------------------------------------------------------
 
 
 def rewrite(clinic: Clinic, change: Callable[[list[dict[str, str]]], object]) -> None:
