@@ -66,7 +66,8 @@ def verify(
     ]
     if beside := publish.unnamed(place.data, named | set(kept)):
         problems.append(
-            f"files={beside} in images/ and landmarks/ are named by no row; training could read them, look at them and move them away"
+            f"files={beside} in images/ and landmarks/ are named by no row; training could read them, look at them and "
+            "move them away"
         )
     return Verdict(tuple(problems), tuple(warnings_of(rows)), rows)
 
