@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import secrets
 from collections import defaultdict
 from collections.abc import Callable
@@ -334,5 +336,8 @@ def _other_size(item: Item, size: int) -> str:
 
 def numbered(refusals: Iterable[Refusal]) -> str:
     """A table of refusals as CSV: number of the entry, reason."""
-    lines = [f'{refusal.number},"{refusal.reason.replace(chr(34), chr(39))}"' for refusal in refusals]
-    return "\n".join(["entry,reason", *lines, ""])
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("entry", "reason"))
+    writer.writerows((refusal.number, refusal.reason) for refusal in refusals)
+    return table.getvalue()

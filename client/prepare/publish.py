@@ -38,11 +38,8 @@ def publishable(items: Iterable[Item], rule: str) -> tuple[list[Item], list[Refu
         items: all that is prepared.
         rule: `PrepareFile.identity`.
     """
-    of_subject: dict[str, list[Item]] = defaultdict(list)
-    for item in sorted(items, key=_order):
-        of_subject[item.subject].append(item)
     kept, refused = list[Item](), list[Refusal]()
-    for own in of_subject.values():
+    for own in _by_subject(items).values():
         if rule == "first" or any(_role(item) is not Role.EXPRESSION for item in own):
             kept += own
         else:
@@ -179,7 +176,7 @@ def _unreadable(what: str) -> str:
     return f"the manifest of the site's file cannot be read ({what}); mend it, or move that data set away"
 
 
-def _by_subject(items: Sequence[Item]) -> dict[str, list[Item]]:
+def _by_subject(items: Iterable[Item]) -> dict[str, list[Item]]:
     groups: dict[str, list[Item]] = defaultdict(list)
     for item in sorted(items, key=_order):
         groups[item.subject].append(item)

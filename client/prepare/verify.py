@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -96,14 +95,3 @@ def warnings_of(rows: Sequence[Row]) -> list[str]:
     if both := sum({Side.LEFT, Side.RIGHT} <= own for own in sides.values()):
         found.append(f"{both} patients are paralysed left in one photograph and right in another; check their labels")
     return found
-
-
-def counts(rows: Sequence[Row]) -> dict[str, Counter[str]]:
-    """How many photographs by movement, side, grade, split and landmark source."""
-    return {
-        "movement": Counter(str(row.movement) for row in rows),
-        "side": Counter(str(row.side) for row in rows),
-        "grade": Counter("not graded" if row.grade is None else str(row.grade) for row in rows),
-        "split": Counter(str(row.split) for row in rows),
-        "landmarks": Counter(str(row.landmark_source) for row in rows),
-    }
