@@ -10,6 +10,7 @@ from ccfexp.adapter import AdapterConfig
 from ccfexp.compute import ComputeConfig
 from ccfexp.data.phantom.sites import PhantomSite
 from ccfexp.errors import ConfigError
+from ccfexp.evaluation.cases import MOST_MOVEMENTS
 from ccfexp.privacy.engines import engine_of
 from ccfexp.privacy.plan import PrivacyConfig
 from ccfexp.training import TrainConfig
@@ -29,6 +30,7 @@ class EvaluationConfig:
     """
 
     patients: int = 24  # held-out phantom patients
+    movements: int = 1  # of an examination; every patient is examined at every House-Brackmann grade
     every_rounds: int = 1  # measure after every so many rounds; the last one always
     sampler: Literal["ddim", "dpm"] = "ddim"
     sampling_steps: int = 4
@@ -38,9 +40,11 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         """Check every bound."""
-        for name in ("patients", "every_rounds", "sampling_steps", "bootstrap"):
+        for name in ("patients", "movements", "every_rounds", "sampling_steps", "bootstrap"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluation.{name}={getattr(self, name)} must be at least 1; give a positive number")
+        if self.movements > MOST_MOVEMENTS:
+            raise ConfigError(f"evaluation.movements={self.movements} must be at most {MOST_MOVEMENTS}, all there are")
         if self.sampler not in ("ddim", "dpm"):
             raise ConfigError(f"evaluation.sampler={self.sampler!r} must be ddim or dpm")
         if not 0 <= self.guidance <= 5:

@@ -17,7 +17,7 @@ import torch
 from ccfexp._io import atomic_write_text
 from ccfexp.errors import ConfigError, did_you_mean
 from ccfexp.evaluation.bootstrap import paired_difference
-from ccfexp.evaluation.cases import CASES_PER_PERSON, HeldOutCases, phantom_cases
+from ccfexp.evaluation.cases import HeldOutCases, phantom_cases
 from ccfexp.evaluation.scores import METRICS, Metric, ModelScores
 from ccfexp.model import CCFExp
 from ccfexp.sampling import SamplingConfig
@@ -142,12 +142,13 @@ def _run(words: Sequence[str], runs: Path) -> None:
     first = configs[_RUN]
     torch.set_num_threads(first.threads)
     folder = runs / first.name
-    cases = phantom_cases(first.evaluation.patients, first.image_size, first.hospitals)
+    judged = first.evaluation
+    cases = phantom_cases(judged.patients, first.image_size, first.hospitals, judged.movements)
     scores = [score_variant(name, config, cases, folder) for name, config in configs.items()]
     text = table(scores, first.seed, first.evaluation.bootstrap)
     atomic_write_text(folder / table_file(list(configs)), text)
     steps = first.federation.rounds * first.train.steps
-    people = len(cases) // CASES_PER_PERSON
+    people = len(set(cases.subject_C))
     print(f"{steps} steps of {first.train.batch_size}, seed {first.seed}, {len(cases)} cases of {people} people")
     print(text, end="")
 

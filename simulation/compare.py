@@ -102,7 +102,7 @@ class Study:
         config, judged = self.config, self.config.evaluation
         model = CCFExp.from_base(config.base)
         model.attach_adapter(config.adapter, config.seed)
-        cases = phantom_cases(judged.patients, config.image_size, config.hospitals)
+        cases = phantom_cases(judged.patients, config.image_size, config.hospitals, judged.movements)
         sampling = SamplingConfig(judged.sampling_steps, 0.0, judged.sampler, judged.guidance)
         scorer = Scorer(model, cases, sampling, 1, self.own / "pictures", config.threads)
         drawn = {name: scorer.draw(name or "federated", adapter, progress) for name, adapter in adapters.items()}

@@ -11,7 +11,7 @@ import torch
 from ccfexp._io import atomic_write_json, atomic_write_text
 from ccfexp.adapter import AdapterState
 from ccfexp.checkpoint import save_adapter
-from ccfexp.evaluation.cases import CASES_PER_PERSON, phantom_cases
+from ccfexp.evaluation.cases import EXAMINATIONS_PER_PERSON, phantom_cases
 from ccfexp.evaluation.report import SiteComposition
 from ccfexp.evaluation.scores import ModelScores
 from ccfexp.model import CCFExp
@@ -83,7 +83,8 @@ class Plan:
         trained = sites * config.federation.rounds * config.train.steps * units
         drawn = (
             (3 + sites if alone else 2)
-            * CASES_PER_PERSON
+            * EXAMINATIONS_PER_PERSON
+            * config.evaluation.movements
             * config.evaluation.patients
             * config.evaluation.sampling_steps
         )
@@ -174,8 +175,8 @@ def _prepare(plan: Plan, progress: RunProgress) -> Outcome:
     # Every file is checked here, so that a damaged data set is told row by row before anything is trained.
     sites = tuple(composition(name, path, config.image_size) for name, path in sorted(manifests.items()))
     model = plan.model()
-    cases = phantom_cases(config.evaluation.patients, config.image_size, config.hospitals)
     judged = config.evaluation
+    cases = phantom_cases(judged.patients, config.image_size, config.hospitals, judged.movements)
     sampling = SamplingConfig(judged.sampling_steps, 0.0, judged.sampler, judged.guidance)
     scorer = Scorer(model, cases, sampling, config.seed, plan.folder / "pictures", config.threads)
     return Outcome(plan, manifests, sites, model.adapter_state(), scorer)

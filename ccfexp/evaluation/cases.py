@@ -20,7 +20,8 @@ from ccfexp.errors import ConfigError
 
 _STREAM = 41
 FIRST_PERSON, FIRST_EXPRESSION = 800_000, 850_000
-CASES_PER_PERSON = len(HOUSE_BRACKMANN)
+EXAMINATIONS_PER_PERSON = len(HOUSE_BRACKMANN)
+MOST_MOVEMENTS = len(MOVEMENTS) - 1  # rest shows no movement
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,13 @@ class _Case:
     landmark: npt.NDArray[np.float32]
 
 
-def phantom_cases(people: int, image_size: int, hospitals: Sequence[PhantomSite] = ()) -> HeldOutCases:
-    """Six cases for each of ``people``: every House-Brackmann grade once (I is healthy), sides balanced.
+def phantom_cases(
+    people: int, image_size: int, hospitals: Sequence[PhantomSite] = (), movements: int = 1
+) -> HeldOutCases:
+    """Six examinations for each of ``people``: every House-Brackmann grade once (I is healthy), sides balanced.
+
+    A grade is given to an examination of several movements, not to one picture, which may show a part of the face
+    that tells little. All pictures of an examination have one palsy, shown by one other person.
 
     Args:
         people: number of held-out people.
@@ -72,14 +78,17 @@ def phantom_cases(people: int, image_size: int, hospitals: Sequence[PhantomSite]
         hospitals: person p is one who could come to hospital p mod H (prior of skin and age, room, camera); the
             expression photographs come from the hospitals in turn. Grades, sides and movements are those above,
             whatever a hospital sees. Empty: one plain hospital.
+        movements: pictures of an examination, each of another movement.
 
     Raises:
-        ConfigError: fewer than one person.
+        ConfigError: fewer than one person, or more movements than there are.
     """
     if people < 1:
-        raise ConfigError(f"held-out people={people} must be >= 1; six cases are drawn for each")
+        raise ConfigError(f"held-out people={people} must be >= 1; six examinations are drawn for each")
+    if not 1 <= movements <= MOST_MOVEMENTS:
+        raise ConfigError(f"movements={movements} of an examination must lie in [1, {MOST_MOVEMENTS}]")
     homes = tuple(hospitals) or (PhantomSite("plain"),)
-    cases = [case for person in range(people) for case in _cases_of(homes, person, image_size)]
+    cases = [case for person in range(people) for case in _cases_of(homes, person, image_size, movements)]
 
     def stacked(images: list[npt.NDArray[np.uint8]]) -> Tensor:
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
@@ -97,7 +106,7 @@ def phantom_cases(people: int, image_size: int, hospitals: Sequence[PhantomSite]
     )
 
 
-def _cases_of(homes: Sequence[PhantomSite], person: int, size: int) -> list[_Case]:
+def _cases_of(homes: Sequence[PhantomSite], person: int, size: int, count: int) -> list[_Case]:
     rng = np.random.default_rng([_STREAM, person])
     visit, place = divmod(person, len(homes))
     home, identity = homes[place], FIRST_PERSON + person
@@ -107,12 +116,13 @@ def _cases_of(homes: Sequence[PhantomSite], person: int, size: int) -> list[_Cas
     for number, grade in enumerate(HOUSE_BRACKMANN):
         # Over two people of a hospital every grade has been seen on both sides.
         side: Side = "left" if (visit + place + number) % 2 else "right"
-        palsy, movement = Palsy.of_grade(grade, side, rng), str(movements[number])
+        palsy = Palsy.of_grade(grade, side, rng)
         # Whoever shows the expression comes to the hospitals in turn: at each grade and side as often to each.
         away = homes[(place + number + 1 + visit // 2) % len(homes)]
-        other = FIRST_EXPRESSION + person * CASES_PER_PERSON + number
-        shown = picture_through(away, render_person(away, other, movement, palsy, 1, size).image_HW3)
-        target = render_person(home, identity, movement, palsy, 0, size)
-        image = picture_through(home, target.image_HW3)
-        cases.append(_Case(person, movement, palsy, rest, shown, image, target.landmark_682))
+        other = FIRST_EXPRESSION + person * EXAMINATIONS_PER_PERSON + number
+        for movement in (str(movements[(number + turn) % MOST_MOVEMENTS]) for turn in range(count)):
+            shown = picture_through(away, render_person(away, other, movement, palsy, 1, size).image_HW3)
+            target = render_person(home, identity, movement, palsy, 0, size)
+            image = picture_through(home, target.image_HW3)
+            cases.append(_Case(person, movement, palsy, rest, shown, image, target.landmark_682))
     return cases

@@ -98,6 +98,13 @@ def _severity_error(predicted: NDArray[Any], true: NDArray[Any]) -> float:
     return finite_mean(np.abs(predicted - true))
 
 
+def _mean_of_groups(value_N: NDArray[Any], keys_KN: NDArray[Any]) -> NDArray[Any]:
+    """Each value replaced by the mean [N] of its group, the columns of ``keys_KN`` that are equal."""
+    _, group_N = np.unique(keys_KN, axis=1, return_inverse=True)
+    total_G, count_G = np.bincount(group_N, value_N), np.bincount(group_N)
+    return np.asarray((total_G / count_G)[group_N])
+
+
 _SEVERITY = ("predicted_severity", "true_severity")
 METRICS: tuple[Metric, ...] = (
     Metric(
@@ -122,6 +129,14 @@ METRICS: tuple[Metric, ...] = (
         _SEVERITY,
         spearman,
         headline=True,
+    ),
+    # A picture repeats its examination's severity, which leaves a rank correlation as it is.
+    Metric(
+        "severity_examined",
+        "Severity correlation of examinations",
+        "The same for the severity of an examination: its mean over all pictures of one person at one grade",
+        ("examined_severity", "true_severity"),
+        spearman,
     ),
     Metric(
         "severity_error",
@@ -202,6 +217,9 @@ class ModelScores:
         columns = {f.name: np.array([getattr(c, f.name) for c in self.cases]) for f in fields(CaseScores)}
         for name in _SIDES:
             columns[name] = np.array([SIDE_LABELS.index(side) for side in columns[name]])
+        columns["examined_severity"] = _mean_of_groups(
+            columns["predicted_severity"], np.stack([columns["subject"], columns["grade"]])
+        )
         return columns
 
     def arrays(self, metric: Metric) -> list[NDArray[Any]]:

@@ -18,7 +18,7 @@ from ccfexp.data.phantom.render import Phantom, Photograph
 from ccfexp.data.phantom.sites import PhantomSite, render_person
 from ccfexp.errors import ConfigError
 from ccfexp.evaluation import cases as cases_module
-from ccfexp.evaluation.cases import CASES_PER_PERSON, FIRST_EXPRESSION, FIRST_PERSON, HeldOutCases, phantom_cases
+from ccfexp.evaluation.cases import EXAMINATIONS_PER_PERSON, FIRST_EXPRESSION, FIRST_PERSON, HeldOutCases, phantom_cases
 from ccfexp.pretrain.base import BASE_RECIPE, CURVE_POPULATION
 from ccfexp.pretrain.encoders import RECIPES
 from ccfexp.pretrain.figures import HELD_OUT
@@ -36,7 +36,7 @@ def cases() -> HeldOutCases:
 
 def test_grades_and_sides_are_balanced(cases: HeldOutCases) -> None:
     """Every grade once for each person; every palsied grade as often left as right; I has no side and no severity."""
-    assert len(cases) == PEOPLE * CASES_PER_PERSON == 24
+    assert len(cases) == PEOPLE * EXAMINATIONS_PER_PERSON == 24
     assert Counter(cases.grade_C) == dict.fromkeys(HOUSE_BRACKMANN, PEOPLE)
     for person in range(PEOPLE):
         assert sorted(g for g, s in zip(cases.grade_C, cases.subject_C, strict=True) if s == person) == [
@@ -61,7 +61,7 @@ def test_movements_are_spread(cases: HeldOutCases) -> None:
     """Six different ones for each person, never rest, and no grade is tied to a movement."""
     for person in range(PEOPLE):
         own = [m for m, s in zip(cases.movement_C, cases.subject_C, strict=True) if s == person]
-        assert len(set(own)) == CASES_PER_PERSON
+        assert len(set(own)) == EXAMINATIONS_PER_PERSON
         assert set(own) <= set(MOVEMENTS) - {"rest"}
     assert len({m for m, g in zip(cases.movement_C, cases.grade_C, strict=True) if g == 6}) > 1
 
@@ -74,7 +74,9 @@ def test_a_case_is_the_same_person_under_the_shown_expression(cases: HeldOutCase
     healthy = phantom.render(person, cases.movement_C[case], seed=0, size=SIZE)
 
     assert np.array_equal(cases.identity_C3HW[case].permute(1, 2, 0).numpy(), rest.image_HW3)
-    assert all(torch.equal(cases.identity_C3HW[other], cases.identity_C3HW[case]) for other in range(CASES_PER_PERSON))
+    assert all(
+        torch.equal(cases.identity_C3HW[other], cases.identity_C3HW[case]) for other in range(EXAMINATIONS_PER_PERSON)
+    )
     # The palsy moves the target's landmarks away from the healthy movement's, on the affected side.
     assert np.abs(cases.landmark_C682[case] - healthy.landmark_682).max() > 0.3
     assert not torch.equal(cases.expression_C3HW[case], cases.target_C3HW[case])
@@ -85,8 +87,8 @@ def test_cases_do_not_depend_on_how_many_there_are(cases: HeldOutCases) -> None:
     """The first person's cases are the same alone."""
     alone = phantom_cases(1, SIZE)
 
-    assert torch.equal(alone.target_C3HW, cases.target_C3HW[:CASES_PER_PERSON])
-    assert torch.equal(alone.expression_C3HW, cases.expression_C3HW[:CASES_PER_PERSON])
+    assert torch.equal(alone.target_C3HW, cases.target_C3HW[:EXAMINATIONS_PER_PERSON])
+    assert torch.equal(alone.expression_C3HW, cases.expression_C3HW[:EXAMINATIONS_PER_PERSON])
 
 
 DARK = PhantomSite("dark", style=SceneStyle(backgrounds=(4,)), prior=Prior(skin_alpha=8.0, skin_beta=1.0))
@@ -99,7 +101,7 @@ def test_people_come_to_the_hospitals_in_turn() -> None:
     """Their room is the hospital's; what is asked of them is not."""
     cases, plain = phantom_cases(4, SIZE, (DARK, COARSE)), phantom_cases(4, SIZE)
 
-    wall_P = cases.identity_C3HW[::CASES_PER_PERSON, :, :3, :3].float().mean((1, 2, 3))
+    wall_P = cases.identity_C3HW[::EXAMINATIONS_PER_PERSON, :, :3, :3].float().mean((1, 2, 3))
     assert max(wall_P[0], wall_P[2]) < 100  # people 0 and 2 come to the dark room
     assert min(wall_P[1], wall_P[3]) > 150
     assert cases.movement_C == plain.movement_C
@@ -110,8 +112,8 @@ def test_people_come_to_the_hospitals_in_turn() -> None:
         )
         assert all(asked[grade, side] == 1 for grade in range(2, 7) for side in ("left", "right"))
     # Whoever shows the expression comes to either hospital.
-    shown = [cases.expression_C3HW[case, :, :3, :3].float().mean() < 125 for case in range(CASES_PER_PERSON)]
-    assert 0 < sum(shown) < CASES_PER_PERSON
+    shown = [cases.expression_C3HW[case, :, :3, :3].float().mean() < 125 for case in range(EXAMINATIONS_PER_PERSON)]
+    assert 0 < sum(shown) < EXAMINATIONS_PER_PERSON
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -166,7 +168,7 @@ def _ranges() -> dict[str, tuple[int, int]]:
     populations |= {"base": BASE_RECIPE.population, "encoder figures": HELD_OUT, "base curve": CURVE_POPULATION}
     ranges = {name: (spec.first_identity, spec.first_identity + spec.identities) for name, spec in populations.items()}
     ranges["held-out people"] = (FIRST_PERSON, FIRST_PERSON + MOST_PEOPLE)
-    ranges["shown people"] = (FIRST_EXPRESSION, FIRST_EXPRESSION + MOST_PEOPLE * CASES_PER_PERSON)
+    ranges["shown people"] = (FIRST_EXPRESSION, FIRST_EXPRESSION + MOST_PEOPLE * EXAMINATIONS_PER_PERSON)
     for name, site in SITES.items():
         ranges[f"preset {name}"] = (site.first_identity, site.first_identity + site.subjects)
     for name in configs.available():
@@ -201,6 +203,27 @@ def test_pretraining_evaluators_and_sites_share_nobody() -> None:
     for first, last in evaluators.values():
         assert all(last <= other_first or other_last <= first for other_first, other_last in conditioning.values())
     assert BASE_RECIPE.population.palsied == 0
+
+
+def test_an_examination_has_one_palsy_one_stranger_and_several_movements(cases: HeldOutCases) -> None:
+    """Four pictures of each grade; the first of them is the one of an examination of a single picture."""
+    count = 4
+    examined = phantom_cases(1, SIZE, movements=count)
+
+    assert len(examined) == EXAMINATIONS_PER_PERSON * count
+    for start in range(0, len(examined), count):
+        part = slice(start, start + count)
+        assert len(set(examined.movement_C[part])) == count
+        assert len({*examined.severity_C[part]}) == len({*examined.side_C[part]}) == len({*examined.grade_C[part]}) == 1
+    assert torch.equal(examined.target_C3HW[::count], cases.target_C3HW[:EXAMINATIONS_PER_PERSON])
+    assert torch.equal(examined.expression_C3HW[::count], cases.expression_C3HW[:EXAMINATIONS_PER_PERSON])
+
+
+@pytest.mark.parametrize("movements", [0, len(MOVEMENTS)])
+def test_movements_that_there_are_not(movements: int) -> None:
+    """Rest shows no movement."""
+    with pytest.raises(ConfigError, match=f"movements={movements} of an examination must lie in \\[1, 10\\]"):
+        phantom_cases(1, SIZE, movements=movements)
 
 
 @pytest.mark.parametrize("people", [0, -1])

@@ -31,6 +31,7 @@ def test_every_metric_of_a_hand_made_pair() -> None:
             "side_accuracy": 1 / 2,  # the healthy second case does not count
             "side_balanced_accuracy": 0.5,
             "severity_spearman": 1.0,
+            "severity_examined": 1.0,  # the two pictures of person 1 are of two grades: each its own examination
             "severity_error": (1 + 2 + 0.5) / 3,
             "landmark_nme": 0.06,
             "ssim": 0.7,
@@ -40,6 +41,24 @@ def test_every_metric_of_a_hand_made_pair() -> None:
             "movement_accuracy": 2 / 3,
         }
     )
+
+
+def test_an_examination_is_judged_by_the_mean_of_its_pictures() -> None:
+    """Single pictures contradict the truth in rank; the means of the two examinations do not."""
+
+    def picture(grade: int, true: float, seen: float) -> CaseScores:
+        return CaseScores(
+            1, "left", "left", true, seen, 0.05, 0.8, 20.0, 0.9, True, laterality="left", grade=grade
+        )  # fmt: skip
+
+    scores = ModelScores(
+        "m",
+        (picture(2, 0.2, 0.6), picture(2, 0.2, 0.0), picture(4, 0.7, 0.5), picture(4, 0.7, 0.5), picture(6, 1, 0.9)),
+    )
+
+    assert scores.columns["examined_severity"] == pytest.approx([0.3, 0.3, 0.5, 0.5, 0.9])
+    assert scores.estimate(BY_KEY["severity_examined"]) == pytest.approx(1)
+    assert scores.estimate(BY_KEY["severity_spearman"]) < 0.8
 
 
 def test_summary_is_plain_json_also_with_an_infinite_psnr() -> None:
