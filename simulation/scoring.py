@@ -15,6 +15,7 @@ from torch import Tensor
 from ccfexp._io import atomic_write_bytes
 from ccfexp.adapter import AdapterState
 from ccfexp.bottleneck import Bottleneck
+from ccfexp.conditioning import ExpressionFeatures, IdentityFeatures
 from ccfexp.errors import ConfigError
 from ccfexp.evaluation.cases import HeldOutCases
 from ccfexp.evaluation.judge import Evaluators, case_features, judge, resting_features, validation_loss
@@ -56,11 +57,18 @@ class Scorer:
         self.features = case_features(self.model, self.cases)
         self.resting = resting_features(self.model, self.cases) if self.sampling.guidance != 1 else None
         self.evaluators = Evaluators.load()
+        # One picture of every examination is enough to follow a training by.
+        followed = _first_of_examinations(self.cases)
+        self._followed = self.cases.only(followed)
+        self._followed_features = (
+            IdentityFeatures(*(part[followed] for part in self.features[0])),
+            ExpressionFeatures(*(part[followed] for part in self.features[1])),
+        )
 
     def loss(self, adapter: AdapterState | None) -> float:
         """Validation loss of an adapter; None = of the base alone."""
         with self._wearing(adapter):
-            return validation_loss(self.model, self.cases, self.features)
+            return validation_loss(self.model, self._followed, self._followed_features)
 
     def draw(self, name: str, adapter: AdapterState | None, progress: RunProgress) -> Tensor:
         """Pictures uint8 [C,3,H,W] of all cases, drawn with an adapter; None = with the base alone."""
@@ -124,6 +132,14 @@ class Scorer:
         facts = [asdict(self.sampling), asdict(self._bottleneck(adapter)), self.seed, self.model.base_sha256]
         digest.update(json.dumps(facts, sort_keys=True).encode())
         return digest.hexdigest()
+
+
+def _first_of_examinations(cases: HeldOutCases) -> list[int]:
+    """Index of the first picture of every person at every grade."""
+    first: dict[tuple[int, int], int] = {}
+    for index, examination in enumerate(zip(cases.subject_C, cases.grade_C, strict=True)):
+        first.setdefault(examination, index)
+    return list(first.values())
 
 
 def _key_of(path: Path) -> str:

@@ -52,6 +52,22 @@ class HeldOutCases:
         """Number of cases."""
         return len(self.subject_C)
 
+    def only(self, index: Sequence[int]) -> "HeldOutCases":
+        """These cases alone, in the order given."""
+        chosen = list(index)
+
+        return HeldOutCases(
+            self.identity_C3HW[chosen],
+            self.expression_C3HW[chosen],
+            self.target_C3HW[chosen],
+            self.landmark_C682[chosen],
+            tuple(self.subject_C[c] for c in chosen),
+            tuple(self.movement_C[c] for c in chosen),
+            tuple(self.side_C[c] for c in chosen),
+            tuple(self.grade_C[c] for c in chosen),
+            tuple(self.severity_C[c] for c in chosen),
+        )
+
 
 @dataclass(frozen=True)
 class _Case:
